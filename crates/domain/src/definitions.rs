@@ -1,6 +1,6 @@
-//! What a partition knows of the surveys, endpoints and settings of each
-//! project, indexed for the two questions that every record asks: who listens
-//! to this event, and who shows on this trigger?
+//! The surveys, endpoints and settings of each project that are in force in a partition,
+//! indexed for the two questions that every record asks: which surveys listen to this
+//! event, and which are shown on this trigger?
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,9 +17,10 @@ use crate::time::{HOUR, Millis};
 use crate::user::MERGED;
 use crate::webhook::endpoint::Endpoint;
 
-/// Names remembered as already told, per project.
+/// Event and trigger names remembered per project, so that the registrar is told of each
+/// once.
 pub const MAX_NAMES: usize = 10_000;
-/// Earlier expiries of a survey that are remembered.
+/// How many earlier `expires_after` values of a survey are remembered.
 const MAX_EXPIRIES: usize = 64;
 
 #[derive(Debug, Clone, Default)]
@@ -33,22 +34,24 @@ pub struct Project {
     pub endpoints: BTreeMap<String, Versioned<Endpoint>>,
     pub settings: Settings,
     pub settings_version: u64,
-    /// Event and trigger names that the registrar has been told of.
+    /// Names of events and triggers that this partition has already reported to the
+    /// registrar.
     pub names: BTreeSet<String>,
-    /// Survey ids that listen to an event.
+    /// By event name, the ids of the surveys that listen to it.
     listeners: BTreeMap<String, Vec<String>>,
-    /// Survey ids that show on a trigger, by priority, then id.
+    /// By trigger, the ids of the surveys shown on it, by priority, then id.
     shown_on: BTreeMap<String, Vec<String>>,
     /// Survey ids that have a quota.
     limited: Vec<String>,
     /// Survey ids by tag.
     tags: SurveysByTag,
-    /// The arms of each experiment that has begun, with the share of users that each of
-    /// their surveys asks.
+    /// By experiment that has begun, its arms, each with the share of users that its survey
+    /// asks.
     arms: BTreeMap<String, Vec<(String, Share)>>,
-    /// How long answers are known, of the surveys that say so.
+    /// By survey id, how long its answers are kept, in milliseconds; only surveys with a
+    /// `retention`.
     retentions: BTreeMap<String, Millis>,
-    /// Events that rules count, with the properties that they ask for.
+    /// By event name that targeting rules count, the properties that they look at.
     remembered: BTreeMap<String, BTreeSet<String>>,
 }
 
@@ -58,14 +61,14 @@ pub struct Versioned<T> {
     pub body: Arc<T>,
 }
 
-/// A survey with as much of its past as open offers and windows can ask for.
+/// A survey with those of its earlier versions that open offers and windows still need.
 #[derive(Debug, Clone)]
 pub struct Entry {
     pub version: u64,
     pub current: Arc<Survey>,
-    /// Windows armed under another mark are disarmed.
+    /// Fingerprint of the activation. Windows armed under another one are disarmed.
     pub fingerprint: u64,
-    /// Versions superseded while offers of theirs may still be answered.
+    /// Earlier versions, kept while an offer of theirs may still be answered.
     pub past: Vec<PastVersion>,
 }
 
@@ -73,14 +76,15 @@ pub struct Entry {
 pub struct PastVersion {
     pub version: u64,
     pub survey: Arc<Survey>,
-    /// When the next version took over, in the partition's time.
+    /// When the next version took effect, in the partition's time.
     pub until: Millis,
-    /// The same as a place in the journal: what came later it has not armed.
+    /// The journal offset at which the next version took effect: later events did not arm
+    /// this one.
     pub until_offset: u64,
 }
 
 impl Entry {
-    /// The version that an offer pinned.
+    /// The version of the survey that an offer has pinned.
     pub fn version(&self, version: u64) -> Option<&Arc<Survey>> {
         if self.version == version {
             return Some(&self.current);
@@ -88,15 +92,16 @@ impl Entry {
         self.past.iter().find(|past| past.version == version).map(|past| &past.survey)
     }
 
-    /// How facts become windows; `end_of` is [`Entry::window_end`].
+    /// The rules by which activation events become windows; `end_of` is
+    /// [`Entry::window_end`].
     pub fn rules<'a>(&'a self, end_of: EndOf<'a>) -> Option<Rules<'a>> {
         let activation = self.current.activate.as_deref()?;
         Some(Rules { activation, on_repeat: self.current.on_repeat, end_of })
     }
 
-    /// When a window that began at `at`, by the record at `offset`, ends. A shorter
-    /// expiry holds at once; a longer one revives no window that had ended before
-    /// it came.
+    /// The end of the window that the record at `offset` began at `at`. A shorter
+    /// `expires_after` takes effect at once; a longer one does not reopen a window that had
+    /// already ended.
     pub fn window_end(&self, at: Millis, offset: u64) -> Option<Millis> {
         let end = at.saturating_add(self.current.expires_after?);
         let ended_before = self
@@ -115,13 +120,14 @@ impl Project {
         self.listeners.get(event).map_or(&[], Vec::as_slice)
     }
 
-    /// The properties that rules ask for of an event; `None` where none counts it.
+    /// The properties of an event that targeting rules look at; `None` when no rule counts
+    /// it.
     pub fn remembers(&self, event: &str) -> Option<&BTreeSet<String>> {
         self.remembered.get(event)
     }
 
-    /// The arms of an experiment, with the shares of their surveys. One that is paused,
-    /// full or archived remains an arm; one that has not begun is none yet.
+    /// The arms of an experiment, with the shares of their surveys. A survey that is
+    /// paused, full or archived is still an arm; one that has not begun is not yet.
     pub fn arms(&self, experiment: &str) -> &[(String, Share)] {
         self.arms.get(experiment).map_or(&[], Vec::as_slice)
     }
@@ -131,7 +137,7 @@ impl Project {
         self.arms.keys()
     }
 
-    /// How long answers are known, of the surveys that say so.
+    /// By survey id, how long its answers are kept; only surveys with a `retention`.
     pub fn retentions(&self) -> &BTreeMap<String, Millis> {
         &self.retentions
     }
@@ -144,8 +150,8 @@ impl Project {
         self.shown_on.get(trigger).map_or(&[], Vec::as_slice)
     }
 
-    /// Takes a new version of a survey, which comes with the journal's record at
-    /// `offset`; older or equal ones change nothing.
+    /// Puts a version of a survey in force that the journal's record at `offset` brought. A
+    /// version that is not newer than the current one changes nothing.
     pub fn put_survey(&mut self, version: u64, survey: impl Into<Arc<Survey>>, now: Millis, offset: u64) -> bool {
         let survey = survey.into();
         let activation = survey.activation_fingerprint();
@@ -180,14 +186,14 @@ impl Project {
         true
     }
 
-    /// The caps that an offer of a survey has to keep, each with its scope: the survey's id,
-    /// or nothing for those over all surveys.
+    /// The caps that an offer of a survey counts against, each with its scope: the survey's
+    /// id, or an empty text for a cap of the settings.
     pub fn caps<'a>(&'a self, survey: &'a Survey) -> impl Iterator<Item = (&'a str, &'a Cap)> {
         let own = survey.limits.caps.iter().map(|cap| (survey.survey_id.as_str(), cap));
         own.chain(self.settings.caps.iter().map(|cap| ("", cap)))
     }
 
-    /// Whether anything in force has a cap.
+    /// Whether a survey or the settings of the project have a cap.
     pub fn has_caps(&self) -> bool {
         !self.settings.caps.is_empty() || self.surveys.values().any(|entry| !entry.current.limits.caps.is_empty())
     }
@@ -217,12 +223,12 @@ impl Project {
         true
     }
 
-    /// Whether a name is new here; it is remembered while there is room.
+    /// Adds a name; returns whether it was new and there was room for it.
     pub fn meets_name(&mut self, name: &str) -> bool {
         !self.names.contains(name) && self.names.len() < MAX_NAMES && self.names.insert(name.to_owned())
     }
 
-    /// Rebuilds both indexes; definitions change rarely.
+    /// Rebuilds all indexes from scratch. Definitions change rarely.
     pub fn index(&mut self) {
         self.listeners.clear();
         self.shown_on.clear();
@@ -270,14 +276,14 @@ impl Project {
     }
 }
 
-/// Notes what a rule asks for of an event.
+/// Notes the properties that a rule looks at in an event.
 fn remember(remembered: &mut BTreeMap<String, BTreeSet<String>>, pattern: &Pattern) {
     let paths = remembered.entry(pattern.event.clone()).or_default();
     paths.extend(pattern.conditions.iter().map(|condition| condition.property.clone()));
 }
 
-/// Tells one stretch of an activation from another, also when an edit brings
-/// back what was there before: old windows stay disarmed.
+/// Fingerprint of an activation in one version. It differs also when an edit brings back an
+/// earlier activation, so that windows armed before the edit stay disarmed.
 fn fingerprint(activation: u64, version: u64) -> u64 {
     activation ^ version.wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }

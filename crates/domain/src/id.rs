@@ -1,9 +1,9 @@
-//! Names that people give, and ids that the engine makes.
+//! Checks of ids that senders give, and ids that the engine makes.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// Most bytes that an id may have.
+/// The most bytes of an id.
 pub const MAX_BYTES: usize = 256;
 
 /// Whether `text` may name a user, an event, a survey or anything else.
@@ -24,8 +24,8 @@ pub fn check(text: &str) -> Result<(), &'static str> {
     }
 }
 
-/// Whether `text` may be an id that somebody gives now: none of those that programs
-/// write where they have none, under which many users would become one.
+/// Whether `text` may be a new id. Texts that programs write for a missing value (such as
+/// `null`) are refused, because they would make one user of many.
 ///
 /// # Errors
 /// As [`check`].
@@ -47,23 +47,23 @@ pub fn check_given(text: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Where a record stands in its topic.
+/// The position of a record in its topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RecordPosition {
     pub partition: u32,
     pub offset: u64,
 }
 
-/// Where a record stands in the journal, and in whose journal.
+/// The position of a record in the journal of a certain log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Origin {
-    /// Made once with the log; two logs never give the same ids.
+    /// Identifies the log: two logs never give the same ids.
     pub incarnation: u128,
     pub partition: u32,
     pub offset: u64,
 }
 
-/// What an id is for; part of the id, so that no two kinds ever collide.
+/// What an id names. It is part of the hash, so that ids of two kinds never collide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Decision,
@@ -94,9 +94,9 @@ impl Kind {
 }
 
 impl Origin {
-    /// An id that is a function of where its cause stands in the journal: work
-    /// done twice gives the same id. `natural` tells apart what one record
-    /// causes several times (a message per endpoint, say).
+    /// An id computed from the position of its cause in the journal, so that reprocessing
+    /// gives the same id. `natural` distinguishes several ids of one kind from one record,
+    /// for instance one message for each endpoint.
     pub fn id(&self, kind: Kind, natural: &[&str]) -> String {
         let mut hash = Sha256::new();
         hash.update(self.incarnation.to_be_bytes());
@@ -111,18 +111,18 @@ impl Origin {
         format!("{}_{}", kind.prefix(), hex::encode(&digest[..16]))
     }
 
-    /// The id of the offer that a trigger at this place makes to a user. It
-    /// carries the place, so that an offer long forgotten is still recognised
-    /// as one that was made ([`offer_was_made`]).
+    /// The id of the offer that the trigger at this position makes to a user. It contains
+    /// the position, so that an offer that was forgotten can be recognised as genuine
+    /// ([`offer_was_made`]).
     pub fn offer_id(&self, project: &str, user_id: &str) -> String {
         let mark = self.id(Kind::Offer, &[project, user_id]);
         format!("off_{:04x}{:012x}{}", self.partition & 0xffff, self.offset & 0xffff_ffff_ffff, &mark[4..20])
     }
 }
 
-/// What stands for a response to an anonymous survey and for its user, the same in all that
-/// is told of the response. Nobody who does not know the log's incarnation can make it from
-/// the offer's id.
+/// The id that replaces response and user in everything that is reported of a response to
+/// an anonymous survey. It cannot be computed from the offer's id without the log's
+/// incarnation.
 pub fn anonymous_response(incarnation: u128, project: &str, offer_id: &str) -> String {
     let mut hash = Sha256::new();
     hash.update(incarnation.to_be_bytes());
@@ -133,13 +133,13 @@ pub fn anonymous_response(incarnation: u128, project: &str, offer_id: &str) -> S
     format!("anon_{}", hex::encode(&hash.finalize()[..16]))
 }
 
-/// A delivery that an operator asks for, named by chance.
+/// A random id for a delivery that an operator asks for.
 pub fn delivery_by_chance(chance: u128) -> String {
     format!("{}_{chance:032x}", Kind::Delivery.prefix())
 }
 
-/// The delivery that takes the place of one that has failed: the same however
-/// often it is asked for.
+/// The id of the delivery that replaces a failed one, the same however often it is asked
+/// for.
 pub fn successor(delivery_id: &str) -> String {
     let digest = Sha256::digest(format!("again/{delivery_id}"));
     format!("{}_{}", Kind::Delivery.prefix(), hex::encode(&digest[..16]))
@@ -152,14 +152,14 @@ pub fn offer_was_made(incarnation: u128, project: &str, user_id: &str, offer_id:
     })
 }
 
-/// Where the trigger stands that an offer says to come from.
+/// The position of the trigger from which an offer came, as its id says.
 pub fn offer_position(offer_id: &str) -> Option<RecordPosition> {
     let hex = offer_id.strip_prefix("off_").filter(|hex| hex.len() == 32 && hex.is_ascii())?;
     let partition = u32::from_str_radix(&hex[..4], 16).ok()?;
     Some(RecordPosition { partition, offset: u64::from_str_radix(&hex[4..16], 16).ok()? })
 }
 
-/// 128 bits that stand for an event id of a user of a project.
+/// A 128-bit hash of an event id of a user of a project.
 pub fn event_hash(project: &str, user_id: &str, event_id: &str) -> u128 {
     let mut bytes = Vec::with_capacity(project.len() + user_id.len() + event_id.len() + 2);
     bytes.extend_from_slice(project.as_bytes());

@@ -1,14 +1,14 @@
-//! JSON that passes through untouched.
+//! JSON text that is passed on unchanged.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// Doubles below it tell all whole numbers apart.
+/// Below this, doubles are exact for all whole numbers.
 const MAX_WHOLE: f64 = 9e15;
 
-/// The text of one JSON value, kept to the byte: numbers of any size, member
-/// order and spelling survive the whole way from a request to a webhook.
+/// The text of one JSON value, kept byte by byte: large numbers, member order and spelling
+/// stay the same from a request to a webhook.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Json(Box<str>);
 
@@ -33,8 +33,8 @@ impl Json {
         Json(serde_json::to_string(value).expect("a plain value serialises").into())
     }
 
-    /// A value in the one spelling that is compared: `1.0` and `1e0` are `1`. A number with
-    /// more digits than a double tells apart stays as it is.
+    /// A value in canonical form: `1.0` and `1e0` become `1`. A number with more digits
+    /// than a double holds stays as it is.
     pub fn canonical(value: &Value) -> Json {
         let Value::Number(number) = value else { return Json::of(value) };
         let text = number.to_string();
@@ -52,7 +52,7 @@ impl Json {
         &self.0
     }
 
-    /// Parsed; numbers keep their digits.
+    /// The parsed value; numbers keep their digits.
     pub fn value(&self) -> serde_json::Value {
         serde_json::from_str(&self.0).unwrap_or(serde_json::Value::Null)
     }
@@ -72,7 +72,8 @@ impl std::fmt::Debug for Json {
     }
 }
 
-/// As itself in JSON, as a string elsewhere (the state codec is not JSON).
+/// Serialises as the value itself into JSON, and as a string into other formats (the state
+/// codec is not JSON).
 impl Serialize for Json {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         if serializer.is_human_readable() {

@@ -19,46 +19,45 @@ pub mod time;
 pub mod user;
 pub mod webhook;
 
-/// Version of the rules in this module and in the engine. It is part of every
-/// checkpoint. A change of the rules takes the next number and says in
-/// [`RULES`] what becomes of state that was made by the ones before.
+/// Version of the decision rules in this crate and in the engine; every checkpoint names
+/// it. A change of the rules takes the next number and adds a row to [`RULES`].
 pub const LOGIC_VERSION: u32 = 7;
 
-/// What a state is to rules of a later version.
+/// Whether rules of a later version can use a state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StateCompatibility {
-    /// The later rules go on from it: what was decided stands.
+    /// The later rules continue from it; past decisions stand.
     GoesOn,
-    /// The later rules would read it wrongly: it is made anew from the journal.
+    /// The later rules would misread it; it is rebuilt from the journal.
     ReplayNeeded,
 }
 
-/// Every version of the rules that was released, and what its state is to
-/// [`LOGIC_VERSION`]. Numbers are never used again.
+/// Every released version of the rules, and whether [`LOGIC_VERSION`] can use its state.
+/// Numbers are never reused.
 pub const RULES: &[(u32, StateCompatibility)] = &[
     // 0.1.0.
     (4, StateCompatibility::GoesOn),
-    // An erasure counts once; ids are forgotten after their time; a clock that
-    // was wrong can be put right.
+    // An erasure counts once; event ids are forgotten after their time; a wrong clock can
+    // be corrected.
     (5, StateCompatibility::GoesOn),
-    // Locales, platforms and versions match in the spellings that apps send; a
-    // rating may be written 4.0; dates and epochs are times; schedules may be on
-    // the user's clocks; what programs write for nothing is no user's id. Answers of
-    // completed responses are kept for rules that ask for them.
+    // Locales, platforms and versions match in the spellings that apps send; a rating may
+    // be written 4.0; dates and epochs are times; schedules may be in the user's zone;
+    // texts that programs write for a missing value are refused as user ids. Answers of
+    // completed responses are kept for rules.
     (6, StateCompatibility::GoesOn),
-    // Displays, answers, completions and dismissals before the latest are kept, and
-    // events that rules count; cycles, waves and snoozes; links start no cooldown; users
-    // have aliases.
+    // Displays, answers, completions and dismissals before the latest are kept, and events
+    // that rules count; cycles, waves and snoozes; links start no cooldown; users have
+    // aliases.
     (LOGIC_VERSION, StateCompatibility::GoesOn),
 ];
 
-/// What a state made by rules of a version is to these; `None` for rules that
-/// were never released, or that come later.
+/// Whether the current rules can use a state made by a version of the rules; `None` for
+/// rules that were never released, or that are newer.
 pub fn succession(logic_version: u32) -> Option<StateCompatibility> {
     RULES.iter().find(|(version, _)| *version == logic_version).map(|(_, succession)| *succession)
 }
 
-/// Whether these rules go on from a state made by rules of a version.
+/// Whether the current rules continue from a state made by a version of the rules.
 pub fn goes_on_from(logic_version: u32) -> bool {
     succession(logic_version) == Some(StateCompatibility::GoesOn)
 }

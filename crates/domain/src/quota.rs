@@ -1,8 +1,9 @@
-//! `limits.max_completed`: at most that many completions of a survey over all partitions,
-//! and all of them while users answer. An offer of such a survey holds a grant until it is
-//! completed, dismissed or lapses. Partition 0 keeps the coordinator, and every partition a
-//! lease. Their messages travel through the journals, in order between any two partitions.
-//! Nothing here reads a clock.
+//! Quotas of surveys (`limits.max_completed`): at most so many completed responses of a
+//! survey over all partitions. An offer of such a survey holds a grant until it is
+//! completed, is dismissed or lapses. The coordinator in partition 0 gives grants out,
+//! every partition keeps a lease of them, and unused grants go where users answer. Messages
+//! between coordinator and leases travel through the journals, in order between any two
+//! partitions. Nothing here reads a clock.
 
 pub mod cap;
 
@@ -12,27 +13,28 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use crate::refs::SurveyKey;
 use crate::time::{Millis, SECOND};
 
-/// The partition of the coordinators.
+/// The partition that keeps the coordinators.
 pub const COORDINATOR_PARTITION: u32 = 0;
-/// The last grants are given one by one, so that none is unused in a partition without
-/// requests.
+/// This many grants are kept back and given out one by one at the end, so that none lies
+/// unused in a partition without requests.
 const RESERVE: u64 = 64;
-/// How long a refusal counts. Then the coordinator is asked again, because an offer may
-/// have lapsed in a partition that got no record since.
+/// How long a refusal is remembered. Then the coordinator is asked again, because an offer
+/// may have lapsed in a partition that has read no record since.
 const REFUSAL_LIFE: Millis = 5 * SECOND;
-/// How often partitions that have returned everything are asked again.
+/// How often partitions that have returned all unused grants are asked for them again.
 const RECALL_EVERY: Millis = REFUSAL_LIFE;
 
-/// Whether a survey can be offered once more.
+/// Whether the quota of a survey allows another offer, as far as a partition knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QuotaStatus {
     Available,
-    /// Only the coordinator knows.
+    /// The coordinator has to be asked.
     NeedsGrant,
     Exhausted,
 }
 
-/// A change of the lease by a record. `until` is the time at which the hold lapses.
+/// A change of a lease by a user's record. `until` identifies a hold: the time at which it
+/// lapses, in milliseconds since the epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
     Hold {
@@ -45,7 +47,7 @@ pub enum Change {
     Release {
         until: Millis,
     },
-    /// A completion. Without a hold it uses a free grant.
+    /// A response was completed. Without a hold it uses a free grant.
     Complete {
         held: Option<Millis>,
     },
@@ -54,29 +56,30 @@ pub enum Change {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum QuotaSignal {
-    /// To the coordinator: how many grants the partition has held or used as the epoch
-    /// begins.
+    /// To the coordinator: how many grants the partition had held or used when the epoch
+    /// began.
     Report { out: u64 },
-    /// To the coordinator: requests wait for this many grants.
+    /// To the coordinator: `want` grants are needed for requests that wait.
     Ask { want: u64 },
-    /// To the coordinator: grants that are not used; `recalled` answers a recall.
+    /// To the coordinator: `count` unused grants; `recalled` if they answer a
+    /// [`QuotaSignal::Recall`].
     Return { count: u64, recalled: bool },
-    /// To the coordinator: grants that offers hold came here from another partition, with
-    /// their user.
+    /// To the coordinator: `count` grants that offers hold have moved here from partition
+    /// `of`, with their user.
     Moved { of: u32, count: u64 },
     /// To the coordinator: how many responses the partition has completed.
     Used { used: u64 },
-    /// To a lease, which may `keep` unused grants until they are recalled.
+    /// To a lease: `count` grants. It may `keep` unused ones until they are recalled.
     Grant { count: u64, keep: bool },
     /// To a lease: no grant is left.
     Refuse,
-    /// To a refused lease: grants are free again.
+    /// To a lease that was refused: grants are free again.
     AskAgain,
-    /// To a lease: return unused grants, and from now on every grant that becomes free.
+    /// To a lease: return unused grants, now and whenever one becomes free.
     Recall,
 }
 
-/// A message between coordinator and lease. Each change of the limit begins an epoch, and
+/// A message between a coordinator and a lease. Each change of the limit begins an epoch;
 /// messages of another epoch are ignored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct QuotaMessage {
@@ -88,28 +91,28 @@ pub struct QuotaMessage {
     pub message: QuotaSignal,
 }
 
-/// The share of a survey's quota that a partition has.
+/// The grants of a survey's quota that a partition has.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct QuotaLease {
     pub epoch: u64,
     pub limit: Option<u64>,
-    /// All completions, also those from before there was a limit.
+    /// Completed responses, including those from before there was a limit.
     pub used: u64,
-    /// Grants that the next offers may hold.
+    /// Free grants, which the next offers may hold.
     pub free: u64,
-    /// Grants to be returned to the coordinator.
+    /// Grants that are about to be returned to the coordinator.
     pub idle: u64,
-    /// Numbers of grants that offers hold, by the time at which they lapse.
+    /// How many grants offers hold, by the time at which they lapse.
     pub holds: BTreeMap<Millis, u64>,
-    /// Whether unused grants are returned at once.
+    /// Whether unused grants are returned at once, because other partitions need them.
     pub scarce: bool,
     pub refused_until: Millis,
-    /// Whether the coordinator has been asked and has not answered.
+    /// Whether a request to the coordinator is unanswered.
     pub asking: bool,
 }
 
 impl QuotaLease {
-    /// Grants that are used or held by an offer.
+    /// Grants that are used, or held by an offer.
     fn out(&self) -> u64 {
         self.used + self.holds.values().sum::<u64>()
     }
@@ -121,8 +124,9 @@ impl QuotaLease {
         lapsed > 0
     }
 
-    /// Takes grants back that became free. Without a limit they mean nothing. Where they are
-    /// scarce they go to the coordinator, because more may be out than the limit allows.
+    /// Takes grants back that were released. Without a limit they are not counted. While
+    /// they are scarce they go back to the coordinator, which may have given out more than
+    /// the limit allows.
     fn gain(&mut self, count: u64) {
         match (self.limit, self.scarce) {
             (None, _) => {}
@@ -146,7 +150,7 @@ impl QuotaLease {
         }
     }
 
-    /// Removes a hold; gives whether it was there. A lapsed one is gone.
+    /// Removes a hold; returns whether it was there. A hold that has lapsed is not.
     fn drop_hold(&mut self, until: Millis) -> bool {
         let Some(count) = self.holds.get_mut(&until) else { return false };
         *count -= 1;
@@ -182,35 +186,38 @@ impl QuotaLease {
     }
 }
 
-/// The grants of a survey in all partitions.
+/// The grants of a survey's quota in all partitions.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct QuotaCoordinator {
     pub epoch: u64,
     pub limit: u64,
-    /// Grants of each partition, used ones included; `None` before its report.
+    /// By partition, the grants that it has, including used ones; `None` until it has
+    /// reported them.
     pub out: Vec<Option<u64>>,
     /// Partitions that return unused grants at once.
     scarce: BTreeSet<u32>,
-    /// Partitions that were asked to return grants and have not answered.
+    /// Partitions that have not answered a recall yet.
     recalling: BTreeSet<u32>,
     recalled_at: Millis,
-    /// Partitions and the number of grants that each wants, in the order of their asking.
+    /// Partitions that asked for grants, with the number that each wants, in the order of
+    /// asking.
     waiting: VecDeque<(u32, u64)>,
     refused: BTreeSet<u32>,
-    /// Grants that have left partitions before these reported them.
+    /// Grants that were moved away from partitions that have not reported yet.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     moved: BTreeMap<u32, u64>,
-    /// Completions by partition, where somebody wants to know when all are used.
+    /// By partition, its completed responses; only where someone wants to know when all are
+    /// used.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     used: BTreeMap<u32, u64>,
-    /// Whether that was told.
+    /// Whether that has been reported.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     is_full: bool,
 }
 
 impl QuotaCoordinator {
     fn open(epoch: u64, limit: u64, partitions: u32) -> QuotaCoordinator {
-        // A time before every time of a log.
+        // Earlier than any time of a log.
         let recalled_at = Millis::MIN / 2;
         let scarce = (0..partitions).collect();
         QuotaCoordinator {
@@ -227,8 +234,8 @@ impl QuotaCoordinator {
         self.limit.saturating_sub(self.out.iter().flatten().sum())
     }
 
-    /// Whether a partition that asks would get a grant; `None` when that depends on unused
-    /// grants of other partitions.
+    /// Whether a request of this partition would be granted; `None` when that depends on
+    /// unused grants in other partitions.
     pub fn gives(&self, asking: u32) -> Option<bool> {
         let unused = |(of, out): (u32, &Option<u64>)| {
             of != asking && !self.scarce.contains(&of) && out.is_some_and(|out| out > 0)
@@ -239,7 +246,7 @@ impl QuotaCoordinator {
         }
     }
 
-    /// How many grants a partition gets at least, while there are many.
+    /// How many grants a partition gets at a time while there are many.
     fn slice(&self) -> u64 {
         self.free().saturating_sub(RESERVE) / (2 * self.out.len() as u64)
     }
@@ -294,7 +301,7 @@ impl QuotaCoordinator {
         messages
     }
 
-    /// The number of completions, once they are as many as there may be.
+    /// The number of completed responses, at the moment when it reaches the limit.
     fn filled(&mut self) -> Option<u64> {
         let used = self.used.values().sum();
         let is_news = used >= self.limit && !std::mem::replace(&mut self.is_full, used >= self.limit);
@@ -324,7 +331,8 @@ impl QuotaCoordinator {
         }
     }
 
-    /// Recalls unused grants of other partitions; gives whether there are any to ask.
+    /// Recalls unused grants of other partitions; returns whether an answer is to be waited
+    /// for.
     fn recall(&mut self, asking: u32, now: Millis, messages: &mut Vec<(u32, QuotaSignal)>) -> bool {
         let again = now >= self.recalled_at.saturating_add(RECALL_EVERY);
         for (to, out) in (0..).zip(&self.out) {
@@ -342,12 +350,12 @@ impl QuotaCoordinator {
     }
 }
 
-/// Numbers of grants that offers hold, by quota and by the time at which they lapse.
+/// How many grants offers hold, by quota and by the time at which they lapse.
 pub type Holds = BTreeMap<SurveyKey, BTreeMap<Millis, u64>>;
 
-/// Distributes quotas over another number of partitions: `leases` are those of all old
-/// partitions, `holds` the grants that users of each new partition hold. All used grants
-/// are counted in the lease of the coordinator's partition.
+/// Distributes quotas over another number of partitions. `leases` are those of all old
+/// partitions; `holds` has, for each new partition, the grants that its users hold. All
+/// used grants are counted in the lease of the coordinator's partition.
 pub fn redistribute(
     leases: impl IntoIterator<Item = (SurveyKey, QuotaLease)>,
     holds: Vec<Holds>,
@@ -383,7 +391,7 @@ pub fn redistribute(
     allocators
 }
 
-/// The leases of one partition; on partition 0 the coordinators, too.
+/// The leases of one partition and, on partition 0, the coordinators.
 #[derive(Debug, Default)]
 pub struct QuotaAllocator {
     partition: u32,
@@ -394,9 +402,10 @@ pub struct QuotaAllocator {
     dirty: BTreeSet<SurveyKey>,
     /// Leases that return unused grants at once.
     scarce: BTreeSet<SurveyKey>,
-    /// When the first hold of a scarce lease lapses: its grant is to be returned then.
+    /// When the first hold of a scarce lease lapses, so that its grant can be returned at
+    /// that time.
     lapse_at: Option<Millis>,
-    /// Quotas of which all is used, since [`QuotaAllocator::take_full`].
+    /// Quotas that were used up since the last [`QuotaAllocator::take_full`].
     full: Vec<(SurveyKey, u64)>,
 }
 
@@ -423,17 +432,17 @@ impl QuotaAllocator {
         std::mem::take(&mut self.dirty)
     }
 
-    /// Quotas that have become full, with the number of completions.
+    /// Quotas that have been used up, with the number of completed responses.
     pub fn take_full(&mut self) -> Vec<(SurveyKey, u64)> {
         std::mem::take(&mut self.full)
     }
 
-    /// Completions in this partition, also of surveys without a quota.
+    /// Completed responses in this partition, counted also without a quota.
     pub fn used(&self, key: &SurveyKey) -> u64 {
         self.leases.get(key).map_or(0, |lease| lease.used)
     }
 
-    /// Tells the coordinator how many responses are completed here.
+    /// Reports the number of completed responses in this partition to the coordinator.
     pub fn report_used(&mut self, key: &SurveyKey, now: Millis) -> Vec<QuotaMessage> {
         let used = self.used(key);
         self.signal_coordinator(key, QuotaSignal::Used { used }, now)
@@ -443,8 +452,8 @@ impl QuotaAllocator {
         self.dirty.len()
     }
 
-    /// Puts the limit of a survey's version in force; another limit begins an epoch. Gives
-    /// messages for other partitions.
+    /// Puts the limit of a survey's version in force. A limit that differs begins a new
+    /// epoch. Returns messages for other partitions.
     pub fn limit(&mut self, key: &SurveyKey, version: u64, limit: Option<u64>, now: Millis) -> Vec<QuotaMessage> {
         if self.leases.get(key).and_then(|lease| lease.limit) == limit {
             return Vec::new();
@@ -459,7 +468,8 @@ impl QuotaAllocator {
             limit,
             used: lease.used,
             holds: std::mem::take(&mut lease.holds),
-            // Until the coordinator, which knows all partitions, says that there is plenty.
+            // Until the coordinator says otherwise: it alone knows how much is left in all
+            // partitions.
             scarce: true,
             ..QuotaLease::default()
         };
@@ -472,9 +482,10 @@ impl QuotaAllocator {
         self.leases.get(key).map_or(QuotaStatus::Available, |lease| lease.status(now))
     }
 
-    /// Asks the coordinator, unless it has been asked.
+    /// Asks the coordinator for grants, unless a request is unanswered.
     pub fn ask(&mut self, key: &SurveyKey, want: u64, now: Millis) -> Vec<QuotaMessage> {
-        // Grants that lie here unused go back first: then the coordinator can give them.
+        // Unused grants of this lease go back first, so that the coordinator can give them
+        // out.
         let mut messages = self.give_back(key, now);
         let lease = self.lease(key);
         if !std::mem::replace(&mut lease.asking, true) {
@@ -490,8 +501,8 @@ impl QuotaAllocator {
         self.update_lapse_time(key);
     }
 
-    /// Lets a hold go to another partition with its user; gives the epoch that it
-    /// belongs to.
+    /// Lets a hold move to another partition with its user; returns the epoch to which it
+    /// belongs.
     pub fn depart(&mut self, key: &SurveyKey, until: Millis, now: Millis) -> u64 {
         let lease = self.lease(key);
         lease.sweep(now);
@@ -501,13 +512,13 @@ impl QuotaAllocator {
         epoch
     }
 
-    /// The epoch of a survey's quota here.
+    /// The epoch of a survey's quota in this partition.
     pub fn epoch(&self, key: &SurveyKey) -> u64 {
         self.leases.get(key).map_or(0, |lease| lease.epoch)
     }
 
-    /// Takes over a hold that came from another partition, in the same epoch; tells
-    /// the coordinator where its grant is now.
+    /// Takes a hold over that moved here from partition `of` in the same epoch; tells the
+    /// coordinator.
     pub fn arrive(&mut self, key: &SurveyKey, until: Millis, of: u32, now: Millis) -> Vec<QuotaMessage> {
         let own = self.partition;
         let lease = self.lease(key);
@@ -520,8 +531,8 @@ impl QuotaAllocator {
         self.signal_coordinator(key, QuotaSignal::Moved { of, count: 1 }, now)
     }
 
-    /// Gives back what is wanted elsewhere. Cheap while nothing has lapsed;
-    /// with `all`, what has become free by other ways too.
+    /// Returns unused grants of scarce leases. Costs nothing while no hold has lapsed; with
+    /// `all`, grants that became free in other ways are returned, too.
     pub fn settle(&mut self, all: bool, now: Millis) -> Vec<QuotaMessage> {
         if !all && self.lapse_at.is_none_or(|at| now < at) {
             return Vec::new();
@@ -529,13 +540,13 @@ impl QuotaAllocator {
         self.settle_but(&BTreeSet::new(), now)
     }
 
-    /// The same, but for these quotas.
+    /// The same for all quotas but those in `kept`.
     pub fn settle_but(&mut self, kept: &BTreeSet<SurveyKey>, now: Millis) -> Vec<QuotaMessage> {
         let scarce: Vec<SurveyKey> = self.scarce.difference(kept).cloned().collect();
         scarce.iter().flat_map(|key| self.give_back(key, now)).collect()
     }
 
-    /// Returns what a scarce lease has and does not need.
+    /// Returns the unused grants of a lease, if they are scarce.
     fn give_back(&mut self, key: &SurveyKey, now: Millis) -> Vec<QuotaMessage> {
         let Some(lease) = self.leases.get_mut(key).filter(|lease| lease.scarce) else { return Vec::new() };
         let swept = lease.sweep(now);
@@ -551,7 +562,7 @@ impl QuotaAllocator {
         }
     }
 
-    /// Takes a message; gives what others are to be told.
+    /// Applies a message; returns the messages for other partitions that follow from it.
     pub fn receive(&mut self, message: &QuotaMessage, now: Millis) -> Vec<QuotaMessage> {
         let key = SurveyKey::new(message.project.clone(), message.survey_id.clone());
         let mut on = Vec::new();
@@ -589,7 +600,7 @@ impl QuotaAllocator {
         on
     }
 
-    /// Applies a message of the coordinator to this partition's lease.
+    /// Applies a message of the coordinator to the lease of this partition.
     fn receive_signal(&mut self, key: &SurveyKey, message: &QuotaMessage, now: Millis) -> Option<QuotaSignal> {
         let lease = self.leases.get_mut(key).filter(|lease| lease.epoch == message.epoch)?;
         let mut answer = None;
@@ -630,7 +641,7 @@ impl QuotaAllocator {
         self.receive(&message, now)
     }
 
-    /// Keeps up which leases are scarce, and when the first of their offers lapses.
+    /// Updates which leases are scarce, and when the first of their holds lapses.
     fn update_lapse_time(&mut self, changed: &SurveyKey) {
         let scarce = self.leases.get(changed).is_some_and(|lease| lease.scarce);
         if !scarce && !self.scarce.remove(changed) {

@@ -1,17 +1,17 @@
-//! What the journal can say about one user.
+//! The records of the journal that concern one user.
 
 use std::borrow::Cow;
 
 use crate::json::Json;
 use crate::time::{ClientTimes, Millis};
 
-/// A record of the journal that concerns one user; borrowed from its bytes,
-/// because most events are looked at once and belong to no survey.
+/// A record of the journal that concerns one user. It borrows from the record's bytes,
+/// because no survey listens to most events.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record<'a> {
     pub project: Cow<'a, str>,
     pub user_id: Cow<'a, str>,
-    /// The sender's id, by which a repetition is recognised.
+    /// The sender's id of the event; a record with the same one is a repetition.
     pub event_id: Option<Cow<'a, str>>,
     pub times: ClientTimes,
     pub body: Body<'a>,
@@ -34,29 +34,29 @@ pub enum Body<'a> {
     },
     Dismissed {
         offer_id: Cow<'a, str>,
-        /// The user wants to be asked again so much later.
+        /// How long the user wants to be left alone, in milliseconds: a snooze.
         ask_again_in: Option<Millis>,
     },
     Answers(Answers),
-    /// Merged member by member; `null` removes one.
+    /// Attributes to be merged by name; `null` removes one.
     Attributes(Vec<(String, Json)>),
-    /// Everything known of the user goes.
+    /// Removes everything that is known of the user.
     Erase,
-    /// Reads; they change nothing.
+    /// The `Show` records are reads; they change nothing.
     ShowOffer {
         offer_id: Cow<'a, str>,
     },
     ShowLink {
         survey_id: Cow<'a, str>,
         context: Context,
-        /// Of the link that is opened, if it is for single use.
+        /// Id of the link that is opened, if it is for single use.
         link_id: Option<Cow<'a, str>>,
     },
     ShowUser,
 }
 
 impl Body<'_> {
-    /// The name in metrics and in the record's `type`.
+    /// The kind of record, for metrics.
     pub fn kind(&self) -> &'static str {
         match self {
             Body::Event { .. } => "event",
@@ -71,14 +71,14 @@ impl Body<'_> {
     }
 }
 
-/// Where a trigger comes from, as the app tells it.
+/// The surroundings of a trigger, as the app reports them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Context {
     pub platform: Option<String>,
     pub locale: Option<String>,
     pub app_version: Option<String>,
     pub session_id: Option<String>,
-    /// The user's zone, as devices name it: `Europe/Berlin`, `GMT+05:30`.
+    /// The user's time zone, as devices name it: `Europe/Berlin`, `GMT+05:30`.
     pub timezone: Option<String>,
 }
 
@@ -90,19 +90,19 @@ pub struct Answers {
     pub context: Context,
 }
 
-/// A link by which one response can be completed.
+/// A link with which one response can be completed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SingleUseLink {
     pub link_id: String,
-    /// After this it is refused whether it was used or not.
+    /// From then on it is refused, used or not; in milliseconds since the epoch.
     pub expires_at: i64,
 }
 
-/// What is being answered.
+/// What answers belong to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
     Offer(String),
-    /// A link survey; with a `response_id`, the response that goes on.
+    /// A link survey; with `response_id`, a response that is continued.
     Link {
         survey_id: String,
         response_id: Option<String>,

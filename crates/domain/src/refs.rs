@@ -1,4 +1,4 @@
-//! What belongs to a project, by the project's name and its own id.
+//! Names of what belongs to a project: the project's name and an id within it.
 
 /// A user of a project.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -13,7 +13,7 @@ impl<'a> UserRef<'a> {
     }
 }
 
-/// [`UserRef`], owned.
+/// An owned [`UserRef`].
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UserKey {
     pub project: String,
@@ -39,7 +39,7 @@ impl<'a> SurveyRef<'a> {
     }
 }
 
-/// [`SurveyRef`], owned.
+/// An owned [`SurveyRef`].
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SurveyKey {
     pub project: String,

@@ -1,4 +1,4 @@
-//! A project's settings, as far as they decide.
+//! The settings of a project that take part in decisions.
 
 use serde::{Serialize, Serializer};
 
@@ -12,36 +12,38 @@ use crate::user::{ID_REMEMBERED, OFFER_KNOWN};
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Settings {
-    /// From the last display of any survey; zero is off.
+    /// How long no survey is offered after the display of any, in milliseconds; 0 is off.
     #[serde(serialize_with = "time::as_duration")]
     pub global_cooldown: Millis,
-    /// Displays per session.
+    /// The most displays in one session.
     pub max_per_session: u32,
-    /// How long an offer may stay unseen before its survey is armed again.
+    /// How long an offer may stay undisplayed before its survey can be offered again, in
+    /// milliseconds.
     #[serde(serialize_with = "time::as_duration")]
     pub offer_ttl: Millis,
-    /// How old an event may be and still count.
+    /// The oldest event that still counts, in milliseconds before it is received.
     #[serde(serialize_with = "time::as_duration")]
     pub allowed_lateness: Millis,
-    /// An erasure keeps when the user was asked last.
+    /// Whether an erasure keeps the time of the user's last display.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub erase_keeps_cooldown: bool,
-    /// Whom surveys may ask at all, unless they ignore it.
+    /// Which users may be asked at all; a survey can opt out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub targeting: Option<Rule>,
-    /// When nobody is asked anything.
+    /// Spans of time in which no survey is offered.
     #[serde(rename = "schedule", skip_serializing_if = "Vec::is_empty", serialize_with = "as_schedule")]
     pub except: Vec<ScheduleSpan>,
-    /// Caps over all surveys.
+    /// Caps that count over all surveys.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub caps: Vec<Cap>,
-    /// The longest that windows may be open; event ids are remembered as long.
+    /// The longest `expires_after` that surveys may have, in milliseconds; event ids are
+    /// remembered for as long.
     #[serde(skip_serializing_if = "is_usual_expiry", serialize_with = "time::as_duration")]
     pub max_expires_after: Millis,
-    /// An offer can be displayed, dismissed and answered for so long.
+    /// How long an offer can be displayed, dismissed and answered, in milliseconds.
     #[serde(skip_serializing_if = "is_usual_offer_known", serialize_with = "time::as_duration")]
     pub offer_known: Millis,
-    /// A session's id that was idle for longer counts as a new one.
+    /// A session that was idle for longer, in milliseconds, counts as a new one.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "time::as_optional_duration")]
     pub session_lifetime: Option<Millis>,
 }
@@ -59,12 +61,12 @@ fn is_usual_offer_known(span: &Millis) -> bool {
 }
 
 impl Settings {
-    /// An event id is remembered for at least so long.
+    /// How long an event id is remembered at least, in milliseconds.
     pub fn id_remembered(&self) -> Millis {
         self.max_expires_after.max(ID_REMEMBERED)
     }
 
-    /// The events that its rule counts.
+    /// The events that its targeting rule counts.
     pub fn counts_events(&self) -> impl Iterator<Item = &Pattern> {
         self.targeting.iter().flat_map(Rule::events)
     }

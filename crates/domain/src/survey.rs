@@ -1,5 +1,5 @@
-//! A survey's definition, already validated. `wire::definition` reads it from
-//! JSON or YAML; what serialises here is the canonical form that it reads back.
+//! A validated definition of a survey. `wire::definition` reads it from JSON or YAML; the
+//! types here serialise to the canonical form, which it reads back.
 
 pub mod activation;
 pub mod cycle;
@@ -55,13 +55,13 @@ impl Status {
         ("archived", Status::Archived),
     ];
 
-    /// Whether events arm windows. A paused survey goes on collecting them, so
-    /// that it resumes where its users are; a draft has not begun.
+    /// Whether events arm windows. A paused survey goes on arming, so that it can resume; a
+    /// draft does not yet.
     pub fn listens(self) -> bool {
         matches!(self, Status::Test | Status::Shadow | Status::Active | Status::Paused)
     }
 
-    /// Whether triggers are decided at all.
+    /// Whether the survey is evaluated at triggers.
     pub fn decides(self) -> bool {
         matches!(self, Status::Test | Status::Shadow | Status::Active)
     }
@@ -83,15 +83,15 @@ pub enum Repeat {
     EveryActivation,
 }
 
-/// How a survey and the cooldown between surveys go together.
+/// How a survey follows `global_cooldown`, the cooldown between surveys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GlobalCooldown {
     Respect,
-    /// Does not wait for it.
+    /// The survey does not wait for it.
     Ignore,
-    /// Neither waits for it nor starts it.
+    /// The survey neither waits for it nor starts it.
     Exempt,
-    /// Waits so long, whatever the project says.
+    /// The survey waits for this long in place of the project's setting, in milliseconds.
     Own(Millis),
 }
 
@@ -99,7 +99,8 @@ impl GlobalCooldown {
     pub const ALL: [(&'static str, GlobalCooldown); 3] =
         [("respect", GlobalCooldown::Respect), ("ignore", GlobalCooldown::Ignore), ("exempt", GlobalCooldown::Exempt)];
 
-    /// How long it waits after the last display of any survey; `None` where it does not.
+    /// How long the survey waits after the last display of any survey, in milliseconds;
+    /// `None` when it does not wait.
     pub fn waits(self, of_project: Millis) -> Option<Millis> {
         match self {
             GlobalCooldown::Respect => Some(of_project),
@@ -121,7 +122,7 @@ impl Serialize for GlobalCooldown {
     }
 }
 
-/// How long a dismissal keeps a survey away.
+/// How long a dismissal keeps a survey from being offered again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AfterDismissal {
     Wait(Millis),
@@ -164,7 +165,7 @@ pub struct ShowOn {
 pub struct Frequency {
     pub repeat: Repeat,
     pub max_displays: Option<u32>,
-    /// `repeat` and `max_displays` count within it.
+    /// The cycle in which `repeat` and `max_displays` count; `None` for ever.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub per: Option<Per>,
     #[serde(serialize_with = "time::as_duration")]
@@ -174,21 +175,21 @@ pub struct Frequency {
     pub global_cooldown: GlobalCooldown,
     #[serde(skip_serializing_if = "SessionCap::is_respected")]
     pub session_cap: SessionCap,
-    /// The most that a dismissal may ask for, to be asked again.
+    /// The longest snooze that a dismissal may ask for, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "time::as_optional_duration")]
     pub snooze: Option<Millis>,
 }
 
-/// Bounds over all users.
+/// Limits over all users.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Limits {
-    /// At most so many completed responses, over all versions.
+    /// The most completed responses, over all versions.
     pub max_completed: Option<u64>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub caps: Vec<Cap>,
 }
 
-/// Whether the project's own targeting holds for a survey.
+/// Whether the targeting in the project's settings applies to a survey.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SettingsTargeting {
@@ -206,12 +207,12 @@ impl SettingsTargeting {
     }
 }
 
-/// Users who are never asked, so that what asking does can be told.
+/// The share of users who are never asked, so that the effect of asking can be measured.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Holdout {
     /// 0 to 100.
     pub percent: f64,
-    /// Surveys of one group hold out the same users.
+    /// Surveys with the same group hold out the same users.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
     #[serde(skip_serializing_if = "Unit::is_user")]
@@ -225,10 +226,11 @@ impl Holdout {
     }
 }
 
-/// A survey as one of several that are compared: a user gets those of one arm alone.
+/// Puts a survey into an arm of an experiment: a user is offered the surveys of one arm
+/// only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Experiment {
-    /// Surveys of one experiment share it.
+    /// Name of the experiment, the same in all its surveys.
     pub name: String,
     pub arm: String,
 }
@@ -240,23 +242,24 @@ pub struct Survey {
     pub status: Status,
     pub test_users: Vec<String>,
     pub priority: i64,
-    /// What rules may call it together with others.
+    /// Words by which rules name this survey together with others.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
     pub link: bool,
-    /// Whether its page may be answered without a signed link.
+    /// Whether its page can be answered without a signed link.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub link_anonymous: bool,
-    /// Whether what is told of its responses names an id of each response in place of the user.
+    /// Whether reports of its responses contain an id of the response in place of the
+    /// user's.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub anonymous: bool,
-    /// How long answers are known, from when their response began.
+    /// How long answers are kept for rules, in milliseconds from when their response began.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "time::as_optional_duration")]
     pub retention: Option<Millis>,
     pub platforms: Vec<String>,
     pub locales: Vec<String>,
     pub app_version: Option<VersionRange>,
-    /// Left out: each trigger is its own window.
+    /// What arms the survey; `None`: each trigger is a window of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub activate: Option<Arming>,
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "time::as_optional_duration")]
@@ -277,27 +280,28 @@ pub struct Survey {
     pub limits: Limits,
     pub sampling: Share,
     pub holdout: Holdout,
-    /// Over so long after the schedule's start users begin, each at a moment of their own.
+    /// Spreads the users' first offers over this many milliseconds after the schedule's
+    /// start.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "time::as_optional_duration")]
     pub spread: Option<Millis>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub experiment: Option<Experiment>,
     pub expose: Vec<String>,
     pub ui: Json,
-    /// The language of the file's own texts.
+    /// The language of the definition's own texts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub locale: Option<String>,
     #[serde(skip_serializing_if = "Translations::is_empty")]
     pub translations: Translations,
     pub questions: Vec<Question>,
-    /// Where paths may end in place of `end`.
+    /// Endings, besides the plain `end`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub endings: Vec<Ending>,
 }
 
 impl Survey {
-    /// Changes with every edit of the activation: windows armed under another
-    /// fingerprint are disarmed.
+    /// Hash of the activation, which every edit of it changes. Windows armed under another
+    /// one are disarmed.
     pub fn activation_fingerprint(&self) -> u64 {
         match &self.activate {
             None => 0,
@@ -305,35 +309,35 @@ impl Survey {
         }
     }
 
-    /// Names of the events that it listens to, each once.
+    /// Names of the events that arm or cancel it.
     pub fn listens_to(&self) -> BTreeSet<&str> {
         let Some(activation) = &self.activate else { return BTreeSet::new() };
         activation.patterns().into_iter().chain(&self.cancel_on).map(|pattern| pattern.event.as_str()).collect()
     }
 
-    /// From when on a user may be asked, where users begin one after the other.
+    /// The earliest time at which a user may be asked under `spread`.
     pub fn begins_for(&self, project: &str, user_id: &str) -> Option<Millis> {
         let start = self.schedule.as_ref()?.start_at?;
         let place = place(Purpose::Spread, [project, &self.survey_id, user_id]);
         Some(start.saturating_add((place / 100.0 * self.spread? as f64) as Millis))
     }
 
-    /// The events that its rules count.
+    /// The events that its targeting rules count.
     pub fn counts_events(&self) -> impl Iterator<Item = &Pattern> {
         self.targeting.iter().flat_map(Rule::events)
     }
 
-    /// Where its days are told apart.
+    /// The time zone in which its days are counted.
     pub fn zone_of_days(&self, device: Option<&str>) -> Zone {
         self.schedule.as_ref().map_or_else(Zone::default, |schedule| schedule.timezone.of_days(device))
     }
 
-    /// The property that tells its windows apart.
+    /// The property whose values have windows of their own.
     pub fn match_by(&self) -> Option<&str> {
         self.activate.as_ref()?.match_by.as_deref()
     }
 
-    /// A bit for each pattern of the survey that an event fits.
+    /// A bit for each pattern of the survey that the event fits.
     pub fn pattern_mask(&self, event: &str, properties: &Value, now: Millis) -> u32 {
         let Some(activation) = &self.activate else { return 0 };
         let fits = |pattern: &Pattern| {
@@ -350,7 +354,7 @@ impl Survey {
         self.questions.iter().enumerate().find(|(_, q)| q.question_id == question_id)
     }
 
-    /// Every text that may have placeholders, with where it stands in the file.
+    /// Every text that may contain placeholders, each with its place in the definition.
     pub fn texts(&self) -> Vec<(String, &str)> {
         let mut all = vec![("name".to_owned(), self.name.as_str())];
         for question in &self.questions {
@@ -370,7 +374,7 @@ impl Survey {
         all
     }
 
-    /// Whether any text shows a value from there.
+    /// Whether any text has a placeholder with a value from `source`.
     pub fn shows(&self, source: ValueSource) -> bool {
         let is_shown =
             |piece: &Piece<'_>| matches!(piece, Piece::Placeholder(placeholder) if placeholder.source == source);
@@ -378,8 +382,8 @@ impl Survey {
         self.texts().into_iter().map(|(_, text)| text).chain([of_ui]).any(|text| pieces(text).iter().any(is_shown))
     }
 
-    /// Whether a locale filter lets `locale` pass: `de` matches `de-AT`. Java and
-    /// POSIX spell it `de_AT` and `de_AT.UTF-8`; case says nothing.
+    /// Whether the locale filter accepts `locale`: `de` accepts `de-AT`. Java's and POSIX's
+    /// spellings `de_AT` and `de_AT.UTF-8` are understood; case is ignored.
     pub fn locale_matches(&self, locale: &str) -> bool {
         let subtags = |text: &str| -> Vec<String> {
             let bare = text.split(['.', '@']).next().unwrap_or_default();
@@ -389,7 +393,7 @@ impl Survey {
         self.locales.iter().any(|wanted| given.starts_with(&subtags(wanted)))
     }
 
-    /// Whether a platform filter lets `platform` pass; case says nothing.
+    /// Whether the platform filter accepts `platform`; case is ignored.
     pub fn platform_matches(&self, platform: &str) -> bool {
         self.platforms.iter().any(|wanted| wanted.trim().eq_ignore_ascii_case(platform.trim()))
     }

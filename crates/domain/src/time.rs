@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 /// Milliseconds since the Unix epoch, or a span of them.
 pub type Millis = i64;
 
-/// From a time up to and without another.
+/// A span of time: its start belongs to it, its end does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimeSpan {
     pub since: Millis,
@@ -29,36 +29,35 @@ pub const MINUTE: Millis = 60 * SECOND;
 pub const HOUR: Millis = 60 * MINUTE;
 pub const DAY: Millis = 24 * HOUR;
 
-/// The longest duration that can be asked for: times that come of it stay
-/// within what RFC 3339 can spell.
+/// The longest duration that is accepted, so that computed times stay within RFC 3339.
 pub const MAX_DURATION: Millis = 36_500 * DAY;
 
-/// How far into the future of the log an event time may lie (design: skew).
+/// How far an event time may lie ahead of the log's time.
 pub const FUTURE_SKEW: Millis = 5 * MINUTE;
 
 /// The years 0000 to 9999.
 const FIRST: Millis = -62_167_219_200_000;
 const LAST: Millis = 253_402_300_799_999;
 
-/// RFC 3339 with a zone, to the millisecond (finer digits are cut off).
+/// Parses RFC 3339 with a zone, to the millisecond; finer digits are cut off.
 ///
 /// # Errors
 /// A sentence that says what a time looks like.
 pub fn parse_time(text: &str) -> Result<Millis, &'static str> {
     const WANTED: &str = "a time in RFC 3339 with a zone, such as 2026-11-01T08:30:00Z";
     let bytes = text.as_bytes();
-    // jiff takes more than RFC 3339 does (a date alone, a zone in brackets).
+    // jiff accepts more than RFC 3339: a date alone, a zone in brackets.
     if bytes.len() < 20 || bytes.len() > 40 || !matches!(bytes[10], b'T' | b't' | b' ') || text.contains('[') {
         return Err(WANTED);
     }
     let text = cut_fraction(text);
     let at = text.parse::<Timestamp>().map(|t| t.as_millisecond()).ok().or_else(|| parse_last_days(&text));
-    // A zone can bring it out of the years that can be spelled.
+    // The zone can move the time out of the representable years.
     at.filter(|at| (FIRST..=LAST).contains(at)).ok_or(WANTED)
 }
 
-/// The end of the year 9999, which people write for "never", lies beyond a
-/// [`Timestamp`]; a date and a time without a zone reach it.
+/// The end of the year 9999, which people write for "never", exceeds a [`Timestamp`] but
+/// not a civil date and time.
 fn parse_last_days(text: &str) -> Option<Millis> {
     let (local, offset) = match text.strip_suffix(['Z', 'z']) {
         Some(local) => (local, 0),
@@ -82,14 +81,14 @@ fn parse_last_days(text: &str) -> Option<Millis> {
     Some(Millis::try_from(since.as_millis()).ok()? - offset)
 }
 
-/// Date and time in UTC, where there are such.
+/// Date and time in UTC, if they are representable.
 fn civil_time(at: Millis) -> Option<civil::DateTime> {
     let epoch = civil::DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
     epoch.checked_add(SignedDuration::from_millis(at)).ok()
 }
 
-/// A time as exports and databases spell it: RFC 3339, the same without a zone (then
-/// it is UTC), a date alone (its midnight), or seconds or milliseconds since 1970.
+/// Reads a time in the spellings of exports and databases: RFC 3339, the same without a
+/// zone (as UTC), a date (its midnight), or a number of seconds or milliseconds since 1970.
 pub fn read_time(text: &str) -> Option<Millis> {
     if let Ok(at) = parse_time(text) {
         return Some(at);
@@ -106,8 +105,8 @@ pub fn read_time(text: &str) -> Option<Millis> {
     }
 }
 
-/// Since 1970: seconds, or what is too large for that, milliseconds, microseconds or
-/// nanoseconds. Seconds reach the year 5138, milliseconds begin in 1973.
+/// A number since 1970 in seconds or, where it is too large for that, in milliseconds,
+/// microseconds or nanoseconds. Seconds reach the year 5138; milliseconds begin in 1973.
 pub fn of_epoch(number: f64) -> Option<Millis> {
     const SECONDS_BELOW: f64 = 1e11;
     let millis = match number.abs() {
@@ -120,7 +119,7 @@ pub fn of_epoch(number: f64) -> Option<Millis> {
     Some(millis.floor() as Millis).filter(|at| (FIRST..=LAST).contains(at))
 }
 
-/// RFC 3339 sets no bound to the digits of a fraction; nine are enough.
+/// Cuts the fraction of a second off after nine digits; RFC 3339 sets no bound.
 fn cut_fraction(text: &str) -> std::borrow::Cow<'_, str> {
     let Some(point) = text.find('.') else { return text.into() };
     let digits = text[point + 1..].bytes().take_while(u8::is_ascii_digit).count();
@@ -183,7 +182,7 @@ pub fn parse_duration(text: &str) -> Result<Millis, &'static str> {
     }
 }
 
-/// The shortest spelling that [`parse_duration`] reads back: `1h30m`, `0s`.
+/// The shortest spelling that [`parse_duration`] reads: `1h30m`, `0s`.
 pub fn format_duration(span: Millis) -> String {
     let mut rest = span.max(0) / SECOND * SECOND;
     if rest == 0 {
@@ -229,7 +228,7 @@ pub mod rfc3339 {
     }
 }
 
-/// The three times that a record may carry about when a thing happened.
+/// Times that a sender may report, in milliseconds since the epoch by its own clock.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ClientTimes {
     pub occurred_at: Option<Millis>,
@@ -238,9 +237,9 @@ pub struct ClientTimes {
 }
 
 impl ClientTimes {
-    /// Event time: `received_at − (sent_at − occurred_at)` when all are given,
-    /// else `occurred_at`, else when the log took it. Never later than the log
-    /// time plus five minutes, never before 1970.
+    /// The event time: `received_at − (sent_at − occurred_at)` when all three are given,
+    /// else `occurred_at`, else the log's time. Never more than five minutes after the
+    /// log's time, never before 1970.
     pub fn event_time(&self, log_time: Millis) -> Millis {
         let base = self.received_at.unwrap_or(log_time);
         let at = match (self.occurred_at, self.sent_at) {
@@ -251,7 +250,7 @@ impl ClientTimes {
         at.clamp(0, log_time.saturating_add(FUTURE_SKEW))
     }
 
-    /// How long the sender itself held the thing back, when it says so.
+    /// How long the sender held the record back, in milliseconds, if it says so.
     pub fn held_back(&self) -> Option<Millis> {
         Some(self.sent_at?.saturating_sub(self.occurred_at?))
     }

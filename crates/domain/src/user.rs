@@ -1,4 +1,4 @@
-//! Everything the engine remembers of one user, and how it forgets.
+//! The state of one user: what it contains, what is forgotten when, and its bound in bytes.
 
 pub mod completed;
 pub mod distinct;
@@ -29,36 +29,38 @@ pub use recent::{RecentIds, SeenId};
 pub use survey::{Activated, ActivationEvent, EventOrder, PerSurvey, WindowDisplay};
 pub use surveys::Surveys;
 
-/// An offer can be displayed, dismissed and answered for so long where the settings do
-/// not say otherwise.
+/// How long an offer can be displayed, dismissed and answered when the settings do not say
+/// otherwise, in milliseconds.
 pub const OFFER_KNOWN: Millis = DAY;
-/// An expired window is remembered for so long, to be told from none at all.
+/// How long a window that is over is remembered, to be reported as `expired` and not as
+/// never armed, in milliseconds.
 pub const WINDOW_REMEMBERED: Millis = DAY;
-/// An event id is remembered for at least so long, however short windows are.
+/// How long an event id is remembered at least, however short windows are, in milliseconds.
 pub const ID_REMEMBERED: Millis = 100 * HOUR;
 
-/// Bounds of one user's state (design §4: one blob, at most 256 KiB).
+/// Bounds of one user's state, in bytes: it is one value of the store.
 pub const MAX_STATE_BYTES: usize = 256 << 10;
 pub const MAX_ATTRIBUTES_BYTES: usize = 32 << 10;
 pub const MAX_RESPONSE_BYTES: usize = 128 << 10;
 pub const MAX_RECENT_IDS: usize = 256;
 const MAX_SESSIONS: usize = 32;
-/// Used links that are remembered; those that expire first go first.
+/// Used links that are remembered; beyond it those that expire first are dropped.
 const MAX_USED_LINKS: usize = 256;
-/// A survey's expiry is not known here, so its windows stay for the longest that there is.
+/// How long windows are kept, in milliseconds: the longest that any survey may need them,
+/// because the survey's own `expires_after` is not known here.
 const FACTS_KNOWN: Millis = crate::limits::MAX_WITHIN + crate::limits::MAX_EXPIRES_AFTER + WINDOW_REMEMBERED;
-/// What an empty user takes in a state, about.
+/// About how many bytes an empty user takes in a stored state.
 const EMPTY_BYTES: usize = 32;
 pub(super) const MAX_SHOWN: usize = 32;
 
-/// Places from here on are of an earlier journal.
+/// Offsets with this bit are of an earlier journal.
 pub const APART: u64 = 1 << 63;
-/// Places from here on were given to what came from the journal of an alias.
+/// Offsets with this bit were given to events that came from the journal of an alias.
 pub const MERGED: u64 = 1 << 62;
 
-/// A record is applied to a copy, so that it has no effect unless it has all of it.
-/// A copy shares what it does not change: it costs the same whatever the user has
-/// been through. Equal parts that are shared are known to be equal without a look.
+/// The state of one user. A record is applied to a copy, so that it takes effect as a whole
+/// or not at all. A copy shares all parts that the record does not change, so its cost does
+/// not grow with the user's history; shared parts are compared by their address.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct User {
     pub attributes: Arc<BTreeMap<String, Json>>,
@@ -66,36 +68,37 @@ pub struct User {
     /// Oldest first.
     pub offers: Vec<Arc<Offer>>,
     pub sessions: Arc<Vec<Session>>,
-    /// Last display of any survey, tests excepted.
+    /// The last display of any survey, except surveys in status `test`.
     pub last_display_at: Option<Millis>,
     /// Event ids as 128-bit hashes, and when they were first seen; oldest first.
     pub recent: RecentIds,
-    /// Whether ids younger than [`ID_REMEMBERED`] have left `recent` for the
-    /// store's table of their own.
+    /// Whether event ids younger than [`ID_REMEMBERED`] were moved from `recent` to the
+    /// store's table.
     pub overflowed: bool,
-    /// Of each survey the latest completed response, tests excepted.
+    /// By survey id, the latest completed response, except to surveys in status `test`.
     pub completed: Arc<BTreeMap<Arc<str>, CompletedAnswers>>,
-    /// Single-use links by which a response was completed, and when each expires anyway.
+    /// By id of a single-use link with which a response was completed, when the link
+    /// expires.
     pub used_links: Arc<BTreeMap<String, Millis>>,
-    /// What is remembered only because a survey asks for it; `None` when that is nothing.
+    /// What is kept only because a survey needs it; `None` when that is nothing.
     pub extension: Option<Arc<Extension>>,
-    /// Its other names, and how old its attributes are; `None` when there is neither.
+    /// Aliases of the user, and the age of the attributes; `None` when there are neither.
     pub identity: Option<Arc<Identity>>,
     #[serde(skip)]
     summary: UserSummary,
 }
 
-/// What is known of a whole user without a look at all of it, so that a record costs
-/// what it changes. It says nothing that the user does not say: it tells no two users
-/// apart, and is not stored.
+/// Figures about a whole user that are kept up to date, so that the cost of a record
+/// depends on what it changes. They follow from the other fields: they are neither stored
+/// nor compared.
 #[derive(Debug, Clone, Copy)]
 struct UserSummary {
     bytes: usize,
-    /// Nothing of the user has a later time; an upper bound.
+    /// At least as late as every time in the state.
     latest: Millis,
-    /// No event of a window is to be forgotten before; a lower bound.
+    /// At most as late as the first time at which an event of a window is forgotten.
     forget_at: Millis,
-    /// No offer was made before; a lower bound.
+    /// At most as early as every offer in the state.
     oldest_offer: Millis,
 }
 
@@ -114,13 +117,13 @@ impl PartialEq for UserSummary {
 impl Eq for UserSummary {}
 
 impl User {
-    /// Places in the journal name activations. In another journal the same
-    /// numbers come again: those from here are set apart, in their order.
+    /// Marks the offsets in this state as those of an earlier journal: offsets identify
+    /// activations, and a new journal counts them from 0 again. Their order is kept.
     pub fn leave_journal(&mut self) {
         self.each_offset(&mut |offset| *offset |= APART);
     }
 
-    /// Every place in the journal that it names, to be changed.
+    /// Calls `change` with every journal offset in the state.
     fn each_offset(&mut self, change: &mut dyn FnMut(&mut u64)) {
         let mut of_survey = |survey: &mut PerSurvey| {
             survey.facts.iter_mut().for_each(|fact| change(&mut Arc::make_mut(&mut fact.event).offset));
@@ -149,52 +152,51 @@ impl User {
         self.surveys.is_empty() && self.recent.is_empty() && *self == User::default()
     }
 
-    /// Whether nothing is known of the user, but for when they were asked last, which an
-    /// erasure may have kept.
+    /// Whether nothing is known of the user but the time of the last display, which an
+    /// erasure may keep.
     pub fn is_erased(&self) -> bool {
         let is_bare = self.surveys.is_empty() && self.recent.is_empty();
         is_bare && User { last_display_at: None, overflowed: false, ..self.clone() } == User::default()
     }
 
-    /// What this user and a survey have had with each other, to be changed; nothing
-    /// yet, at first.
+    /// The user's state with a survey, to be changed; an empty one at first.
     pub fn survey_mut(&mut self, survey_id: &str) -> &mut PerSurvey {
         self.survey_mut_or(survey_id, PerSurvey::default)
     }
 
-    /// The same, or what is to stand there at first.
+    /// The same; `new` makes the state that is there at first.
     pub fn survey_mut_or(&mut self, survey_id: &str, new: impl FnOnce() -> PerSurvey) -> &mut PerSurvey {
         self.surveys.get_mut_or(survey_id, new)
     }
 
-    /// The attributes as one object.
+    /// The attributes as one JSON object.
     pub fn attributes_value(&self) -> serde_json::Value {
         serde_json::Value::Object(self.attributes.iter().map(|(name, value)| (name.clone(), value.value())).collect())
     }
 
-    /// What is remembered only because a survey asks for it, to be changed.
+    /// What is kept only because a survey needs it, to be changed.
     pub fn extension_mut(&mut self) -> &mut Extension {
         Arc::make_mut(self.extension.get_or_insert_default())
     }
 
-    /// What one survey asks to be remembered, if there is any of it.
+    /// What a survey has asked to be kept, if there is any of it.
     pub fn survey_extension(&self, survey_id: &str) -> Option<&SurveyExtension> {
         self.extension.as_ref()?.surveys.get(survey_id).map(|survey| &**survey)
     }
 
-    /// An offer by its place, to be changed.
+    /// The offer at an index, to be changed.
     pub fn offer_mut(&mut self, index: usize) -> &mut Offer {
         Arc::make_mut(&mut self.offers[index])
     }
 
-    /// Whether this event id has been seen; `false` may still be in the
-    /// store's table when the state has overflowed.
+    /// Whether this event id has been seen. When the state has overflowed, an id that is
+    /// not here may still be in the store's table.
     pub fn has_seen(&self, hash: u128) -> bool {
         self.recent.has(hash)
     }
 
-    /// Remembers an event id for a time. What no longer fits and is not yet old enough to
-    /// forget is returned, to be kept in the store's table.
+    /// Remembers an event id for `remembered` milliseconds. Returns the id that no longer
+    /// fits and is too young to be forgotten, for the store's table.
     pub fn remember(&mut self, hash: u128, now: Millis, remembered: Millis) -> Option<(u128, Millis)> {
         self.recent.push((hash, now));
         while self.recent.oldest().is_some_and(|(_, seen)| seen.saturating_add(remembered) <= now) {
@@ -207,8 +209,8 @@ impl User {
         self.recent.pop()
     }
 
-    /// Hears of a session: one that was idle for longer than sessions last has had no
-    /// displays.
+    /// Notes a sign of life of a session. A session that was idle for longer than
+    /// `lifetime` milliseconds begins again without displays.
     pub fn hear_session(&mut self, session_id: Option<&str>, now: Millis, lifetime: Millis) {
         let Some(session_id) = session_id else { return };
         let Some(at) = self.sessions.iter().position(|session| session.session_id == session_id) else { return };
@@ -242,9 +244,9 @@ impl User {
         }
     }
 
-    /// Nothing has happened at a time that is yet to come, but where a clock was
-    /// wrong and an operator has put the journal's time back: what was noted then
-    /// has happened just now. Else it would bar the user until that time comes.
+    /// Moves times that lie in the future back to now. Only a wrong clock can have made
+    /// them, before an operator put the journal's time back; left alone they would block
+    /// the user until they have come.
     fn put_back(&mut self, now: Millis) {
         let latest = now.saturating_add(FUTURE_SKEW);
         for offer in self.offers.iter_mut().filter(|offer| offer.latest() > latest) {
@@ -267,7 +269,7 @@ impl User {
         }
     }
 
-    /// As of a time: without what no rule can ask for any more.
+    /// The state at a time, without what no rule can need any more.
     pub(super) fn as_of(&self, now: Millis, offer_known: Millis) -> Cow<'_, User> {
         let is_ahead = self.summary.latest > now.saturating_add(FUTURE_SKEW);
         let forgets = now >= self.summary.forget_at.min(self.summary.oldest_offer.saturating_add(offer_known));
@@ -284,7 +286,7 @@ impl User {
         Cow::Owned(user.summarized())
     }
 
-    /// Takes all of it away; gives the event ids, which are to be remembered.
+    /// Erases the state; returns the event ids, which are to be remembered.
     pub(super) fn erase(&mut self) -> RecentIds {
         let summary = self.summary;
         let erased = std::mem::replace(self, User { summary, ..User::default() });
@@ -304,7 +306,7 @@ impl User {
         }
     }
 
-    /// Places go with their offers: those that had lapsed are anyone's by then.
+    /// Drops the places of offers that are forgotten; they had lapsed before.
     fn drop_unused_caps(&mut self) {
         let is_known = |id: &String| self.offers.iter().any(|offer| offer.offer_id == *id);
         if self.extension.as_ref().is_none_or(|extension| extension.caps.keys().all(is_known)) {
@@ -314,7 +316,7 @@ impl User {
         self.extension_mut().caps.retain(|id, _| known.contains(id));
     }
 
-    /// Remembers that a link was used, until it has expired.
+    /// Remembers that a single-use link was used, until it has expired.
     pub fn use_link(&mut self, link_id: &str, expires_at: Millis, now: Millis) {
         let links = Arc::make_mut(&mut self.used_links);
         links.retain(|_, expires_at| now <= expires_at.saturating_add(DAY));
@@ -325,14 +327,14 @@ impl User {
         }
     }
 
-    /// Keeps the answers of a completed response, unless a later one's are there.
+    /// Keeps the answers of a completed response, unless those of a later one are kept.
     pub fn keep_answers(&mut self, survey_id: &str, answers: CompletedAnswers) {
         if self.completed.get(survey_id).is_none_or(|kept| kept.at <= answers.at) {
             Arc::make_mut(&mut self.completed).insert(survey_id.into(), answers);
         }
     }
 
-    /// Forgets answers that are older than their survey lets them be.
+    /// Forgets answers that are older than the `retention` of their survey.
     pub(super) fn forget_answers(&mut self, retentions: &BTreeMap<String, Millis>, now: Millis) {
         let is_old = |survey_id: &str, completed: &CompletedAnswers| {
             retentions.get(survey_id).is_some_and(|span| completed.at.saturating_add(*span) <= now)
@@ -342,10 +344,9 @@ impl User {
         }
     }
 
-    /// Keeps the state within its bound, always in the same order for the same
-    /// state: offers that have ended go first, then the oldest properties, the
-    /// oldest offers, remembered events, the answers of the oldest responses, the oldest
-    /// events.
+    /// Shrinks the state to its bound, always in the same order: offers that have ended,
+    /// the oldest properties of events, the oldest offers, remembered events, the answers
+    /// of the oldest responses, the oldest activation events.
     fn bound(&mut self) {
         while self.count_bytes() > MAX_STATE_BYTES {
             let ended = |o: &Arc<Offer>| o.dismissed_at.is_some() || o.is_completed();
@@ -380,7 +381,7 @@ impl User {
         }
     }
 
-    /// What it takes in a state, about, as of when it was summarized.
+    /// About how many bytes the state takes when stored, as of the last summary.
     pub fn approximate_bytes(&self) -> usize {
         self.summary.bytes
     }
@@ -400,7 +401,8 @@ impl User {
             + EMPTY_BYTES
     }
 
-    /// As it was before it was stored: sessions stand apart from their events there.
+    /// Restores what the stored form keeps apart: the sessions of events are in the
+    /// extension there.
     #[must_use]
     pub fn restored(mut self) -> User {
         let extension = self.extension.clone();
@@ -421,7 +423,7 @@ impl User {
         self.summarized()
     }
 
-    /// Looks at all of it, as nothing is known of where it comes from.
+    /// Computes the summary from the whole state, for a state of unknown origin.
     #[must_use]
     pub fn summarized(mut self) -> User {
         self.summary = UserSummary::default();
@@ -429,7 +431,7 @@ impl User {
         self
     }
 
-    /// Ends a change of a copy of `before`.
+    /// Completes a change that was made to a copy of `before`.
     pub(super) fn settle(&mut self, before: &User) {
         self.drop_empty();
         self.summarize(before);
@@ -437,7 +439,7 @@ impl User {
         self.keep_bound();
     }
 
-    /// Ends a change of all of it.
+    /// Completes a change of the whole state.
     pub(super) fn settle_whole(&mut self) {
         self.drop_empty();
         *self = std::mem::take(self).summarized();
@@ -457,7 +459,8 @@ impl User {
         }
     }
 
-    /// Looks at what is not shared with the user that this one was copied from.
+    /// Updates the summary with the parts that are not shared with `before`, from which
+    /// this user was copied.
     fn summarize(&mut self, before: &User) {
         let mut summary = self.summary;
         let added = |bytes: usize, was: usize, is: usize| (bytes + is).saturating_sub(was);
@@ -508,7 +511,7 @@ impl User {
                     old.next();
                     new.next();
                 }
-                // Offers leave from any place and come at the end.
+                // Offers can be removed anywhere and are added at the end.
                 (Some(was), is) if is.is_none_or(|is| is.offer_id != was.offer_id) => {
                     summary.bytes = added(summary.bytes, was.len_bytes(), 0);
                     old.next();

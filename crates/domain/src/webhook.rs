@@ -1,4 +1,4 @@
-//! What is sent to whom, how often it is tried, and how receivers fare.
+//! Webhooks: their contents and receivers, retries, rates, and the health of endpoints.
 
 pub mod address;
 pub mod endpoint;

@@ -1,5 +1,5 @@
-//! The verdict on one frontend trigger, with the reason for every survey
-//! considered. It serialises to the contract's body.
+//! The decision on a frontend trigger, with the reason for every survey that was
+//! considered. It serialises to the body that the API answers.
 
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
@@ -13,8 +13,7 @@ use crate::survey::{Ending, Question, Survey};
 use crate::time::{self, Millis};
 use crate::user::{Activated, Offer};
 
-/// Why a survey is not offered, in the order in which the gates are tried
-/// (design §5).
+/// Why a survey is not offered, in the order in which the gates are tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Gate {
@@ -77,18 +76,18 @@ impl Gate {
     }
 }
 
-/// The whole decision in a word.
+/// The reason of the decision as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DecisionReason {
     Offered,
     NoSurvey,
-    /// The trigger is too old to be answered with an offer.
+    /// The trigger is too old for an offer.
     Stale,
     Gate(Gate),
 }
 
 impl DecisionReason {
-    /// Every name that a reason can have.
+    /// Every name that [`DecisionReason`] can have.
     pub fn names() -> impl Iterator<Item = &'static str> {
         [DecisionReason::Offered, DecisionReason::NoSurvey, DecisionReason::Stale]
             .into_iter()
@@ -105,7 +104,7 @@ impl DecisionReason {
         }
     }
 
-    /// What a client key may know.
+    /// The reason as a client key sees it, without details about the user.
     pub fn client_name(self) -> &'static str {
         match self {
             DecisionReason::Offered => "offered",
@@ -121,22 +120,22 @@ impl Serialize for DecisionReason {
     }
 }
 
-/// A gate that did not let a survey pass: what it saw, and when it could pass.
+/// A gate that is shut: the value that it looked at, and when it may open.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GateFailure {
     pub gate: Gate,
     pub actual: Value,
     pub until: Option<Millis>,
-    /// What the app could do about it.
+    /// What the app can do about it.
     pub hint: Option<&'static str>,
 }
 
-/// How one survey fared.
+/// The outcome for one survey.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Evaluation {
     pub survey_id: String,
     pub stop: Option<GateFailure>,
-    /// A survey in status shadow is judged, and never offered.
+    /// Whether the survey is in status `shadow`: it is evaluated and never offered.
     pub shadow: bool,
 }
 
@@ -174,7 +173,7 @@ pub struct Decision {
     pub evaluations: Vec<Evaluation>,
 }
 
-/// The survey as the app gets it.
+/// An offered survey, as the app gets it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Offered {
     pub survey_id: String,
@@ -183,7 +182,7 @@ pub struct Offered {
     pub offer_id: String,
     #[serde(serialize_with = "time::as_time")]
     pub expires_at: Millis,
-    /// The language of the texts, where it is known.
+    /// The language of the texts; `None` when the definition does not name one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub locale: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -193,10 +192,10 @@ pub struct Offered {
     pub questions: Vec<Question>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub endings: Vec<Ending>,
-    /// Whether answers are told without their user.
+    /// Whether messages about the response leave the user out.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub anonymous: bool,
-    /// What a client key may see of the activation's properties.
+    /// Names of the activation properties that a client key may see.
     #[serde(skip)]
     pub expose: Vec<String>,
 }
@@ -222,7 +221,8 @@ impl ActivationView {
 }
 
 impl Offered {
-    /// In the language of the offer's context, with the user's attributes in its texts.
+    /// The offered survey in the language of the offer's context, its placeholders filled
+    /// in.
     pub fn of(offer: &Offer, survey: &Survey, attributes: &BTreeMap<String, Json>) -> Offered {
         let activation = offer.activation.as_ref().and_then(|activation| activation.properties.as_ref());
         let values = TextValues { expose: &survey.expose, activation, attributes };
@@ -245,7 +245,7 @@ impl Offered {
         }
     }
 
-    /// Keeps only the activation properties that the survey exposes.
+    /// Removes the activation properties that the survey does not expose.
     pub fn for_client(mut self) -> Offered {
         if let Some(activation) = &mut self.activation {
             activation.properties = exposed(&activation.properties, &self.expose);
@@ -265,7 +265,7 @@ fn exposed(properties: &Json, expose: &[String]) -> Json {
     Json::of(&value)
 }
 
-/// The same decision as a client key sees it: no evaluations, no gates.
+/// The decision as a client key sees it: without evaluations and gates.
 #[derive(Serialize)]
 struct ClientView<'a> {
     decision_id: &'a str,

@@ -1,21 +1,21 @@
-//! Windows of one survey and one user: stretches of time in which an armed
-//! survey may be offered. They follow from the sorted facts and displays alone.
+//! Windows of one survey and one user: the spans of time in which an armed survey may be
+//! offered. They are computed from the activation events (`facts`) and the displays alone.
 
 use crate::survey::OnRepeat;
 use crate::survey::activation::{Activation, Armed, CANCELS, LATE};
 use crate::time::Millis;
 use crate::user::{Activated, ActivationEvent, EventOrder, PerSurvey, WINDOW_REMEMBERED, WindowDisplay};
 
-/// Facts remembered at most; more than a count can ask for.
+/// The most activation events that are remembered; more than any count can ask for.
 const MAX_FACTS: usize = 64;
 
-/// Cancellations remembered behind the newest event that arms by itself.
+/// Cancelling events remembered behind the newest event that arms by itself.
 const MAX_CANCELLATIONS: usize = 8;
 
-/// The end of a window that begins at a time, by the record at an offset.
+/// Returns the end of the window that the record at an offset began at a time.
 pub type EndOf<'a> = &'a dyn Fn(Millis, u64) -> Millis;
 
-/// The rules by which facts become windows.
+/// The rules by which activation events become windows.
 #[derive(Clone, Copy)]
 pub struct Rules<'a> {
     pub activation: &'a Activation,
@@ -24,22 +24,22 @@ pub struct Rules<'a> {
 }
 
 impl Rules<'_> {
-    /// Whether each event arms by itself, and moves the window.
+    /// Whether each event arms by itself and restarts the window.
     fn is_single_refresh(&self) -> bool {
         self.activation.is_single() && self.on_repeat == OnRepeat::Refresh
     }
 }
 
-/// Before delay and expiry are added.
+/// A window, before delay and expiry are added.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Window<'a> {
-    /// Whose properties count, and from when delay and expiry run.
+    /// The arming whose properties are shown, and from which delay and expiry count.
     pub by: Armed<'a>,
-    /// The events behind its first and its last arming.
+    /// The events of the first and the last arming.
     begins: EventOrder,
     last: EventOrder,
     pub shown: bool,
-    /// When it was cancelled, if nothing had been displayed by then.
+    /// When it was cancelled, unless it had been displayed before.
     pub cancelled_at: Option<Millis>,
 }
 
@@ -50,15 +50,15 @@ impl Window<'_> {
 }
 
 impl ActivationEvent {
-    /// Whether it can arm: not too late, and more than a cancellation.
+    /// Whether the event can arm: it was not late, and it does more than cancel.
     fn arms(&self) -> bool {
         self.pattern_mask & LATE == 0 && self.pattern_mask & !CANCELS != 0
     }
 }
 
 impl PerSurvey {
-    /// Puts an event where it belongs in time. `now` is the partition's time, `offered`
-    /// whether an offer that an event has armed may still be displayed.
+    /// Inserts an event in the order of event time. `now` is the partition's time;
+    /// `offered` says whether an offer that an event armed may still be displayed.
     pub fn insert(&mut self, new: ActivationEvent, rules: Rules<'_>, now: Millis, offered: &dyn Fn(u64) -> bool) {
         let place = self.facts.partition_point(|fact| fact.order() < new.order());
         self.facts.insert(place, new);
@@ -71,8 +71,7 @@ impl PerSurvey {
         }
     }
 
-    /// Takes over what another name of the user has armed and displayed, as if all of it
-    /// had come under one name.
+    /// Merges the events and displays of an alias, as if all had come under one name.
     pub fn absorb(&mut self, theirs: &PerSurvey, rules: Rules<'_>, now: Millis, offered: &dyn Fn(u64) -> bool) {
         let is_known = |fact: &&ActivationEvent| self.facts.iter().any(|own| own.event.offset == fact.event.offset);
         let news: Vec<ActivationEvent> = theirs.facts.iter().filter(|fact| !is_known(fact)).cloned().collect();
@@ -91,18 +90,18 @@ impl PerSurvey {
         }
     }
 
-    /// Where each event arms by itself and moves the window, the newest alone says how
-    /// long the window lasts, whatever comes late: an older event, a cancellation, a
-    /// shorter expiry. One before it counts only if its window was displayed later
-    /// than that, or still may be: then what lies between tells whether both are one.
+    /// Drops events that newer ones replace, where each event arms by itself and restarts
+    /// the window: then the newest event alone decides how long the window lasts, whatever
+    /// comes late. An earlier event is kept only if its window was displayed after it, or
+    /// still may be, because the events between then decide whether both are one window.
     fn let_go_of_superseded(&mut self, now: Millis, offered: &dyn Fn(u64) -> bool) {
         self.facts.retain(|fact| fact.pattern_mask & CANCELS != 0 || fact.arms());
         let begun = |fact: &&ActivationEvent| fact.arms() && fact.event.at <= now;
         let Some(newest) = self.facts.iter().rev().find(begun).map(ActivationEvent::order) else { return };
         let counts = |fact: &&ActivationEvent| offered(fact.event.offset) || self.is_shown_since(fact, newest.at);
         let mut oldest = self.facts.iter().find(counts).map_or(newest, |fact| fact.order().min(newest));
-        // A window that was displayed no sooner than what is kept reaches that: its first
-        // display decides what begins another.
+        // A window displayed no sooner than the kept events reaches up to them: its first
+        // display decides what begins another window.
         while let Some(earlier) =
             self.facts.iter().find(|fact| fact.order() < oldest && self.is_shown_since(fact, oldest.at))
         {
@@ -117,13 +116,13 @@ impl PerSurvey {
         self.let_go_of_cancellations(newest);
     }
 
-    /// Whether the window that an event has armed was displayed at a time or later.
+    /// Whether the window that the event armed was displayed at `at` or later.
     fn is_shown_since(&self, fact: &ActivationEvent, at: Millis) -> bool {
         self.shown.iter().any(|shown| shown.offset == fact.event.offset && shown.at >= at)
     }
 
-    /// Of many cancellations of one window the first says when it ended, and the
-    /// newest end what comes late.
+    /// Drops cancelling events that decide nothing: of many that cancel one window the
+    /// first says when it ended, and the newest cancel events that come late.
     fn let_go_of_cancellations(&mut self, newest: EventOrder) {
         let is_one = |fact: &ActivationEvent| !fact.arms() && fact.order() > newest;
         let count = self.facts.iter().filter(|fact| is_one(fact)).count();
@@ -135,9 +134,9 @@ impl PerSurvey {
         }
     }
 
-    /// Drops properties that no offer can show any more: where windows move with
-    /// every arming, those of all but the newest. The event that an absence waits for
-    /// may still come, so there they are kept.
+    /// Drops properties that no offer can show any more: where windows restart with every
+    /// arming, those of all but the newest event. An absence keeps them, because the event
+    /// that it waits for may still come.
     fn drop_properties(&mut self, rules: Rules<'_>) {
         if rules.on_repeat != OnRepeat::Refresh || rules.activation.waits() {
             return;
@@ -149,8 +148,8 @@ impl PerSurvey {
         }
     }
 
-    /// The first fact that no window would miss, else the oldest. Counts need
-    /// what is newest, orders and absences what began them.
+    /// The index of the event to drop when there are too many: one without which all
+    /// windows stay the same, else the oldest.
     fn victim(&self, rules: Rules<'_>) -> usize {
         let all = 0..self.facts.len();
         let oldest_first = rules.is_single_refresh() || rules.activation.is_counted();
@@ -165,12 +164,12 @@ impl PerSurvey {
         order.into_iter().find(missed_by_none).unwrap_or(0)
     }
 
-    /// What decides which windows there are.
+    /// All that identifies the windows: begin, displayed, cancelled.
     fn outline(&self, rules: Rules<'_>) -> Vec<(EventOrder, bool, Option<Millis>)> {
         self.windows(rules).iter().map(|window| (window.by.order(), window.shown, window.cancelled_at)).collect()
     }
 
-    /// Takes a fact out; that its window was displayed stays known.
+    /// Removes an event; the display of its window stays recorded.
     pub(crate) fn remove(&mut self, at: usize) {
         let gone = self.facts.remove(at).event;
         let heir = self.facts.get(at).or_else(|| self.facts.last()).map(|fact| (fact.event.offset, fact.event.at));
@@ -183,8 +182,8 @@ impl PerSurvey {
         }
     }
 
-    /// Drops facts that no window or arming can need any more, and windows as a
-    /// whole: a window's start decides what it has absorbed.
+    /// Drops the events of windows that are over, window by window, because the start of a
+    /// window decides which events belong to it.
     pub fn forget_facts(&mut self, rules: Rules<'_>, now: Millis) {
         let reach = rules.activation.reach();
         let end = |event: &Activated| (rules.end_of)(event.at.saturating_add(reach), event.offset);
@@ -194,7 +193,7 @@ impl PerSurvey {
             return;
         }
         for window in self.windows(rules) {
-            // The facts that its first arming rests on are kept with it.
+            // The events on which a window's first arming depends are kept with it.
             let rests_on = |fact: &ActivationEvent| fact.event.at.saturating_add(reach) < window.begins.at;
             let first = self.facts.partition_point(rests_on);
             let last = self.facts.partition_point(|fact| fact.order() <= window.last);
@@ -207,15 +206,15 @@ impl PerSurvey {
         self.shown.retain(|shown| facts.iter().any(|fact| fact.event.offset == shown.offset));
     }
 
-    /// The last window that has begun by `now`, open or not.
+    /// The last window that has begun by `now`, whether it is open or over.
     pub fn window(&self, rules: Rules<'_>, now: Millis) -> Option<Window<'_>> {
         let begun = self.windows_until(rules, now).pop();
-        // An absence arms nothing before its time. The time of any other event is at
-        // most a moment ahead: its window waits for it as for a delay.
+        // An absence arms at its time and not before. Other events are at most a moment in
+        // the future: such a window waits as for a delay.
         begun.or_else(|| if rules.activation.waits() { None } else { self.windows(rules).pop() })
     }
 
-    /// When the next window will begin by itself, if nothing comes between.
+    /// When the next window begins if no further event comes.
     pub fn next_window(&self, rules: Rules<'_>, now: Millis) -> Option<Millis> {
         rules.activation.armed(&self.facts).iter().map(|armed| armed.at).find(|at| *at > now)
     }
@@ -224,15 +223,15 @@ impl PerSurvey {
         self.windows_until(rules, Millis::MAX)
     }
 
-    /// All windows in their order, made of armings up to a time.
+    /// All windows in order, from armings up to `until`.
     fn windows_until(&self, rules: Rules<'_>, until: Millis) -> Vec<Window<'_>> {
         let mut windows: Vec<Window<'_>> = Vec::new();
         let mut shown_at: Option<Millis> = None;
         for next in rules.activation.armed(&self.facts).into_iter().filter(|armed| armed.at <= until) {
             let own_display = self.shown_by(next.by);
             let before = windows.last().copied().filter(|window| {
-                // A window that was displayed has had its turn: what happens
-                // later begins another, as it does after a cancellation.
+                // A window that was displayed or cancelled is over for later events: they
+                // begin another.
                 let spent = shown_at.is_some_and(|at| next.at > at);
                 let cancelled = self.cancelled(&window.by, shown_at, Some(next.order())).is_some();
                 next.at < window.end(rules) && !spent && !cancelled
@@ -240,7 +239,7 @@ impl PerSurvey {
             match before {
                 Some(window) => {
                     let by = if rules.on_repeat == OnRepeat::Refresh { next } else { window.by };
-                    // Of several displays the first one has spent it.
+                    // The first of several displays ends the window.
                     shown_at = [shown_at, own_display].into_iter().flatten().min();
                     let grown = Window { by, last: next.by.order(), shown: shown_at.is_some(), ..window };
                     *windows.last_mut().expect("just seen") = grown;
@@ -262,8 +261,8 @@ impl PerSurvey {
         self.shown.iter().filter(|shown| shown.offset == fact.event.offset).map(|shown| shown.at).min()
     }
 
-    /// The first cancelling event behind an arming, and before another place,
-    /// unless something had been displayed by then.
+    /// The first cancelling event after an arming and before `before`, unless the window
+    /// had been displayed by then.
     fn cancelled(&self, armed: &Armed<'_>, shown_at: Option<Millis>, before: Option<EventOrder>) -> Option<Millis> {
         let after = |fact: &&ActivationEvent| {
             fact.pattern_mask & CANCELS != 0
@@ -275,7 +274,7 @@ impl PerSurvey {
         (!displayed).then_some(cancel.event.at)
     }
 
-    /// Notes a display of the window that an event has armed.
+    /// Records the display of the window that the event at `armed_by` armed.
     pub fn displayed(&mut self, at: Millis, armed_by: Option<u64>) {
         self.displays = self.displays.saturating_add(1);
         self.last_display_at = self.last_display_at.max(Some(at));
@@ -284,9 +283,9 @@ impl PerSurvey {
         }
     }
 
-    /// Notes that the window was displayed which the event at an offset has armed.
+    /// Records the display of the window that the event at the offset `wanted` armed.
     pub fn window_displayed(&mut self, at: Millis, wanted: u64) {
-        // The event may have been let go: then its window's newest stands for it.
+        // When the event has been dropped, the newest event of its window represents it.
         let known = self.facts.iter().any(|fact| fact.event.offset == wanted);
         let stands_in = self.facts.iter().rev().find(|fact| fact.event.at <= at).map(|fact| fact.event.offset);
         let offset = if known { wanted } else { stands_in.unwrap_or(wanted) };

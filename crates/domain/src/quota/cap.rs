@@ -1,9 +1,9 @@
-//! `limits.caps`: at most so many displays or completions over all users, or over those
-//! with the same value of an attribute, ever or within a time. Each value of each cap has
-//! a counter, which one partition keeps. An offer takes a place of every counter that it
-//! concerns, and holds it until it is displayed, completed, dismissed or lapses. What
-//! partitions say to each other travels through their journals, in order between any two.
-//! Nothing here reads a clock.
+//! Caps (`limits.caps`): at most so many displays or completions, for all users or for
+//! those with the same value of an attribute, ever or within a time. Each value of each cap
+//! has a counter, which one partition keeps. An offer takes a place of every counter that
+//! applies to it, and holds it until it is displayed, is completed, is dismissed or lapses.
+//! Messages between counters and partitions travel through the journals, in order between
+//! any two partitions. Nothing here reads a clock.
 
 mod allocator;
 mod counter;

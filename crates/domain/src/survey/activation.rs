@@ -1,6 +1,6 @@
-//! What arms a survey: events, alone, together, in an order, or by not coming.
-//! Everything follows from the sorted facts of one user, so the order in which
-//! they arrived leaves no trace.
+//! What arms a survey: one event, several in any order, a sequence, or the absence of an
+//! event. Armings are computed from the activation events of one user in the order of event
+//! time, so the order of arrival does not matter.
 
 use serde::Serialize;
 use std::collections::VecDeque;
@@ -12,16 +12,16 @@ use crate::time::{self, Millis};
 use crate::user::distinct::{self, Distinct, Occurrence};
 use crate::user::{ActivationEvent, EventOrder};
 
-/// Patterns of one activation; each is a bit of [`ActivationEvent::pattern_mask`].
+/// The most patterns of an activation; each is a bit of [`ActivationEvent::pattern_mask`].
 pub const MAX_PATTERNS: usize = 16;
-/// The bit of events that cancel.
+/// The bit of an event that cancels.
 pub const CANCELS: u32 = 1 << 31;
-/// The bit of events that came too late to arm, and still count.
+/// The bit of an event that came too late to arm; it still takes part.
 pub const LATE: u32 = 1 << 30;
-/// Events that a count may ask for: as many are remembered.
+/// The highest `count` of events; as many are remembered.
 pub const MAX_COUNT: u32 = 50;
 
-/// An event by its name and properties.
+/// A name of an event, with conditions on its properties.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Pattern {
     pub event: String,
@@ -36,7 +36,7 @@ pub struct Count {
     pub within: Millis,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub distinct: Option<Distinct>,
-    /// The clocks of the schedule, which tell days apart.
+    /// The time zone in which days are counted.
     #[serde(skip)]
     pub zone: Zone,
 }
@@ -47,13 +47,13 @@ impl Count {
     }
 }
 
-/// What arms a survey, and what tells its windows apart.
+/// What arms a survey, and by which property its windows are separate.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Arming {
     #[serde(flatten)]
     pub activation: Activation,
-    /// A property: each of its values has windows of its own, and records without it do
-    /// not take part.
+    /// The `match` property: each of its values has windows of its own, and events without
+    /// it do not take part.
     #[serde(rename = "match", skip_serializing_if = "Option::is_none")]
     pub match_by: Option<String>,
 }
@@ -84,7 +84,7 @@ pub struct Absence {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Activation {
-    /// Every such event, or the last of so many within a time.
+    /// Every event, or the last of `count` within a time.
     Event {
         #[serde(flatten)]
         event: Pattern,
@@ -96,19 +96,19 @@ pub enum Activation {
         #[serde(skip_serializing_if = "Option::is_none")]
         count: Option<Count>,
     },
-    /// The event that completes them, in any order.
+    /// All events in any order; the last one arms.
     All {
         all: Vec<Pattern>,
         #[serde(serialize_with = "time::as_duration")]
         within: Millis,
     },
-    /// Steps in their order; the last one arms.
+    /// Events in this order; the last one arms.
     Sequence { sequence: Sequence },
-    /// A span after an event, unless another event has come until then.
+    /// A time after an event, unless another event came in between.
     Absence { absence: Absence },
 }
 
-/// One arming: from when on, and the event that stands for it.
+/// One arming: its time, and the event whose properties it shows.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Armed<'a> {
     pub at: Millis,
@@ -122,7 +122,7 @@ impl Armed<'_> {
 }
 
 impl Activation {
-    /// In the order of their bits.
+    /// All patterns, in the order of their bits.
     pub fn patterns(&self) -> Vec<&Pattern> {
         match self {
             Activation::Event { event, .. } => vec![event],
@@ -133,7 +133,7 @@ impl Activation {
         }
     }
 
-    /// How long before the arming an event may lie that takes part in it.
+    /// How long before an arming the events can lie that take part in it, in milliseconds.
     pub fn reach(&self) -> Millis {
         match self {
             Activation::Event { count, .. } | Activation::Any { count, .. } => {
@@ -145,12 +145,12 @@ impl Activation {
         }
     }
 
-    /// The roles of events that keep it from arming.
+    /// The bits of events that prevent an arming.
     pub fn prevents(&self) -> u32 {
         if self.waits() { 1 << 1 } else { 0 }
     }
 
-    /// Whether it arms some time after its event.
+    /// Whether it arms some time after its event, as an absence does.
     pub fn waits(&self) -> bool {
         matches!(self, Activation::Absence { .. })
     }
@@ -167,7 +167,7 @@ impl Activation {
         }
     }
 
-    /// Counts its days on these clocks.
+    /// Sets the time zone in which days are counted.
     pub fn on_clocks(&mut self, zone: &Zone) {
         if let Activation::Event { count: Some(count), .. } | Activation::Any { count: Some(count), .. } = self {
             count.zone = zone.clone();
@@ -183,7 +183,7 @@ impl Activation {
         matches!(self, Activation::Event { count: None, .. } | Activation::Any { count: None, .. })
     }
 
-    /// All armings, in their order.
+    /// All armings, in order.
     pub fn armed<'a>(&self, facts: &'a [ActivationEvent]) -> Vec<Armed<'a>> {
         let patterns = |fact: &&ActivationEvent| fact.pattern_mask & !(CANCELS | LATE) != 0;
         let facts = facts.iter().filter(patterns);
@@ -239,12 +239,12 @@ fn together<'a>(facts: impl Iterator<Item = &'a ActivationEvent>, patterns: usiz
 }
 
 fn in_order<'a>(facts: impl Iterator<Item = &'a ActivationEvent>, steps: usize, within: Millis) -> Vec<Armed<'a>> {
-    // By step: the latest beginning of a chain that has come so far.
+    // By step, the latest start of a sequence that has come so far.
     let mut begun: Vec<Option<Millis>> = vec![None; steps];
     let mut armed = Vec::new();
     for fact in facts {
         let at = fact.event.at;
-        // Backwards, so that one event does not take two steps of a chain.
+        // Backwards, so that one event does not complete two steps of the same sequence.
         for step in (0..steps).rev() {
             if fact.pattern_mask & (1 << step) == 0 {
                 continue;

@@ -1,5 +1,4 @@
-//! Cycles: in each of them a survey may be asked anew, as often as `repeat` and
-//! `max_displays` allow.
+//! Cycles: `repeat` and `max_displays` count within each, and begin again with the next.
 
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
 
@@ -7,14 +6,14 @@ use crate::survey::schedule::{Calendar, Zone};
 use crate::time::{self, Millis};
 use crate::user::{PerSurvey, SurveyExtension};
 
-/// What makes a cycle.
+/// What a cycle is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Per {
-    /// So long from the cycle's first display.
+    /// This many milliseconds from the first display of the cycle.
     Span(Millis),
     Calendar(Calendar),
-    /// As long as the number stands; a higher one begins the next. Without a number it
-    /// is the first.
+    /// As long as the number stays the same; a higher one begins the next wave. The first
+    /// is 1.
     Wave(u32),
 }
 
@@ -32,17 +31,17 @@ impl Serialize for Per {
     }
 }
 
-/// What a user has used up of the cycle that is now.
+/// What a user has used up of the current cycle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CycleUse {
     pub displays: u32,
     pub answered_at: Option<Millis>,
     pub completed_at: Option<Millis>,
-    /// When the next one begins by itself.
+    /// When the next cycle begins without a change of the definition.
     pub ends_at: Option<Millis>,
 }
 
-/// What is used up now; without a `per` the only cycle is the user's life.
+/// What a user has used up of the current cycle; without `per` there is one for ever.
 pub fn used(per: Option<Per>, state: &PerSurvey, kept: Option<&SurveyExtension>, zone: &Zone, now: Millis) -> CycleUse {
     let life = CycleUse {
         displays: state.displays,
@@ -93,7 +92,7 @@ pub fn used(per: Option<Per>, state: &PerSurvey, kept: Option<&SurveyExtension>,
     }
 }
 
-/// The beginning of the cycle that a display lies in which is forgotten now.
+/// The start of the cycle to which a display belongs that is now forgotten.
 pub fn began_before(per: Option<Per>, known: Option<Millis>, forgotten: Millis) -> Option<Millis> {
     let Some(Per::Span(span)) = per else { return None };
     known.filter(|began| forgotten < began.saturating_add(span)).or(Some(forgotten))

@@ -1,4 +1,4 @@
-//! Conditions on properties: what `where` means.
+//! Conditions on properties, as `where` lists them.
 
 use serde::Serialize;
 use serde_json::{Number, Value};
@@ -6,7 +6,7 @@ use std::cmp::Ordering;
 
 use crate::time::{self, Millis};
 
-/// Every comparison that a condition may ask for.
+/// The comparison of a condition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Op {
@@ -28,11 +28,11 @@ pub enum Op {
     Before,
     After,
     Within,
-    /// Without regard to case.
+    /// Equal, apart from case.
     EqCi,
     ContainsCi,
     EndsWithCi,
-    /// A time from now up to so far ahead.
+    /// A time between now and so far in the future.
     InNext,
 }
 
@@ -66,7 +66,7 @@ impl Op {
         matches!(self, Op::Before | Op::After | Op::Within | Op::InNext)
     }
 
-    /// Whether the operator takes no operand.
+    /// Whether the comparison takes no `value`.
     pub fn is_unary(self) -> bool {
         matches!(self, Op::Exists | Op::NotExists)
     }
@@ -75,24 +75,24 @@ impl Op {
 /// `{property: duration_min, op: gte, value: 180}`
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Condition {
-    /// A member's name, or a dotted path into nested members.
+    /// Name of a member, or a dotted path into nested objects.
     pub property: String,
     pub op: Op,
     #[serde(skip_serializing_if = "Value::is_null")]
     pub value: Value,
 }
 
-/// Why a condition failed, for the evaluation's `actual`.
+/// The condition that failed, for `actual` in an evaluation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Mismatch {
     pub property: String,
     pub actual: Value,
 }
 
-/// Whether an operand suits its operator.
+/// Checks that a `value` suits its comparison.
 ///
 /// # Errors
-/// What the operator wants instead.
+/// What the comparison expects.
 pub fn check_operand(op: Op, value: &Value) -> Result<(), &'static str> {
     let scalar = |v: &Value| v.is_string() || v.is_number() || v.is_boolean();
     let ordered = |v: &Value| v.is_string() || v.is_number();
@@ -128,12 +128,12 @@ pub fn check_operand(op: Op, value: &Value) -> Result<(), &'static str> {
     })
 }
 
-/// A time as it stands, or a duration counted back from `now`.
+/// A time in RFC 3339, or a duration that is counted back from `now`.
 fn moment(text: &str, now: Millis) -> Option<Millis> {
     time::read_time(text).or_else(|| time::parse_duration(text).ok().map(|span| now.saturating_sub(span)))
 }
 
-/// The time that a property says: a text that is one, or seconds or milliseconds
+/// The time in a property: a text in a known form, or a number of seconds or milliseconds
 /// since 1970.
 fn time_of(actual: &Value) -> Option<Millis> {
     match actual {
@@ -143,7 +143,7 @@ fn time_of(actual: &Value) -> Option<Millis> {
     }
 }
 
-/// The first condition of `all` that `properties` fails, if any.
+/// The first condition that `properties` do not meet.
 pub fn first_mismatch(all: &[Condition], properties: &Value, now: Millis) -> Option<Mismatch> {
     all.iter()
         .find(|c| !c.holds(properties, now))
@@ -151,8 +151,8 @@ pub fn first_mismatch(all: &[Condition], properties: &Value, now: Millis) -> Opt
 }
 
 impl Condition {
-    /// No type coercion; a missing (or null) property fails everything but
-    /// `not_exists`.
+    /// Whether the properties meet the condition. Types are not converted; a missing or
+    /// `null` property meets only `not_exists`.
     pub fn holds(&self, properties: &Value, now: Millis) -> bool {
         let Some(actual) = lookup(properties, &self.property).filter(|v| !v.is_null()) else {
             return self.op == Op::NotExists;
@@ -190,8 +190,8 @@ impl Condition {
         }
     }
 
-    /// The value that the condition looked at, and the time that was read from it
-    /// if it is spelled in another way, or lies ahead where the condition looks back.
+    /// The value that the condition looked at, with the time that was read from it where
+    /// its spelling does not show it, or where it lies ahead and the condition looks back.
     pub fn seen(&self, properties: &Value, now: Millis) -> Value {
         let actual = lookup(properties, &self.property).cloned().unwrap_or(Value::Null);
         let is_plain = actual.as_str().is_some_and(|text| time::parse_time(text).is_ok());
@@ -207,8 +207,7 @@ impl Condition {
         seen
     }
 
-    /// When time alone will change whether it holds; only what looks back from
-    /// now can.
+    /// When the result changes by time alone; only conditions relative to now do.
     pub fn turns_at(&self, properties: &Value, now: Millis) -> Option<Millis> {
         if !self.op.looks_at_time() {
             return None;
@@ -229,7 +228,7 @@ impl Condition {
         self.value.as_array().is_some_and(|list| list.iter().any(|one| same(actual, one)))
     }
 
-    /// Substring of a string or member of a list; `None` for anything else.
+    /// Whether a text or a list contains the value; `None` for other types.
     fn contained(&self, actual: &Value) -> Option<bool> {
         match actual {
             Value::String(text) => Some(text.contains(self.value.as_str()?)),
@@ -242,7 +241,7 @@ impl Condition {
         Some((actual.as_str()?, self.value.as_str()?))
     }
 
-    /// Both texts in lower case, so that case makes no difference.
+    /// Both texts in lower case.
     fn folded(&self, actual: &Value) -> Option<(String, String)> {
         let (text, part) = self.texts(actual)?;
         Some((text.to_lowercase(), part.to_lowercase()))
@@ -260,7 +259,7 @@ impl Condition {
     }
 }
 
-/// A member by its whole name, else by following the dots.
+/// A member by its full name, else by a dotted path.
 pub fn lookup<'v>(properties: &'v Value, path: &str) -> Option<&'v Value> {
     if let Some(found) = properties.get(path) {
         return Some(found);
@@ -290,7 +289,7 @@ fn compare(a: &Value, b: &Value) -> Option<Ordering> {
     }
 }
 
-/// Integers exactly, up to 128 bits; anything else as decimals do.
+/// Compares integers exactly, up to 128 bits, and other numbers as decimals.
 fn compare_numbers(a: &Number, b: &Number) -> Option<Ordering> {
     match (a.as_str().parse::<i128>(), b.as_str().parse::<i128>()) {
         (Ok(a), Ok(b)) => Some(a.cmp(&b)),

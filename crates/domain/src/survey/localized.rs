@@ -1,5 +1,5 @@
-//! A survey in the language of whoever reads it: which that is, and what is shown in it.
-//! Values of options never change.
+//! A survey in the language of the user: which translation is chosen, and its texts. Values
+//! of options never change.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -10,20 +10,20 @@ use crate::survey::placeholder::TextValues;
 use crate::survey::question::{Ending, Question};
 use crate::survey::translation::{Direction, Translation, direction, subtags};
 
-/// The texts of a survey in the language that is shown.
+/// The texts of a survey in one language.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Localized {
     pub name: String,
     pub ui: Json,
     pub questions: Vec<Question>,
     pub endings: Vec<Ending>,
-    /// `None` where the file does not say what its own language is.
+    /// The language; `None` when the definition does not name its own.
     pub locale: Option<String>,
-    /// `None` for a survey that names no language at all.
+    /// The writing direction; `None` when the definition names no language at all.
     pub dir: Option<Direction>,
 }
 
-/// A survey outside of offers, as whoever draws it reads it.
+/// A survey as a renderer gets it outside of an offer.
 #[derive(Debug, Serialize)]
 pub struct ShownSurvey<'a> {
     survey_id: &'a str,
@@ -56,7 +56,7 @@ impl Localized {
         }
     }
 
-    /// Fills in the placeholders of all texts.
+    /// Fills the placeholders of all texts in.
     #[must_use]
     pub fn filled(mut self, values: TextValues<'_>) -> Localized {
         let mut fill = |text: &mut String| values.fill(text);
@@ -70,7 +70,7 @@ impl Localized {
             question.other.iter_mut().filter_map(|other| other.text.as_mut()).for_each(&mut fill);
         }
         self.endings.iter_mut().for_each(|ending| fill(&mut ending.text));
-        // Of `ui` it is what thanks the user; the rest is the app's own.
+        // Only the thanks in `ui` are askwhen's; the rest belongs to the app.
         if self.ui.as_str().contains("{{") {
             let mut ui = self.ui.value();
             if let Some(Value::String(text)) = ui.pointer_mut("/thank_you/text") {
@@ -83,8 +83,8 @@ impl Localized {
 }
 
 impl Survey {
-    /// The survey in the language that `wanted` falls back to: `de-AT`, then `de`, then
-    /// the file's own.
+    /// The texts in the language `wanted`, with its fallbacks: `de-AT`, then `de`, then the
+    /// definition's own.
     pub fn localized(&self, wanted: Option<&str>) -> Localized {
         let translation = self.translation(wanted);
         let locale = translation.map(|(locale, _)| locale.to_owned()).or_else(|| self.locale.clone());
@@ -103,8 +103,8 @@ impl Survey {
         shown
     }
 
-    /// The language in which a user was asked who wants `wanted`. A survey that names no
-    /// language is taken to be in the user's.
+    /// The language that a user who wants `wanted` gets to read. A definition that names no
+    /// language is taken to be in the wanted one.
     pub fn shown_locale(&self, wanted: Option<&str>) -> Option<String> {
         if self.translations.is_empty() && self.locale.is_none() {
             return wanted.map(str::to_owned);
@@ -112,13 +112,13 @@ impl Survey {
         self.translation(wanted).map(|(locale, _)| locale.to_owned()).or_else(|| self.locale.clone())
     }
 
-    /// Whether there are texts in this language or one that it falls back to.
+    /// Whether there are texts in this language or in one that it falls back to.
     pub fn speaks(&self, wanted: &str) -> bool {
         let is_own = |own: &str| subtags(wanted).starts_with(&subtags(own));
         self.translation(Some(wanted)).is_some() || self.locale.as_deref().is_some_and(is_own)
     }
 
-    /// The closest language that there is; `None`: the file's own.
+    /// The closest translation; `None` for the definition's own texts.
     fn translation(&self, wanted: Option<&str>) -> Option<(&str, &Translation)> {
         let mut wanted = subtags(wanted.filter(|_| !self.translations.is_empty())?);
         while !wanted.is_empty() {
@@ -174,7 +174,7 @@ impl Translation {
     }
 }
 
-/// Members of objects are merged; anything else is replaced.
+/// Merges objects member by member and replaces everything else.
 fn merge(into: &mut Value, over: Value) {
     match (into, over) {
         (Value::Object(into), Value::Object(over)) => {

@@ -1,26 +1,26 @@
 //! The path that answers take through a survey. The widget follows the same rules;
-//! `web/vectors` pins them for both.
+//! `web/vectors` has the test cases of both.
 
 use serde_json::Value;
 use std::collections::BTreeMap;
 
 use crate::survey::question::{END, Question, QuestionType};
 
-/// Where a question leads.
+/// What comes after a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step<'q> {
-    /// To the question at this index, which is a later one.
+    /// The question at this index, further down.
     Question(usize),
-    /// To `end`, or to an ending.
+    /// `end`, or the id of an ending.
     End(&'q str),
 }
 
 /// The questions that answers lead through.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Path<'q> {
-    /// Their indices, in order.
+    /// Indices of the questions on the path, in order.
     pub questions: Vec<usize>,
-    /// Indices of those that are required and lack an answer.
+    /// Indices of required questions on the path without an answer.
     pub missing: Vec<usize>,
     /// `end`, or the id of the ending that the last rule names.
     pub end: &'q str,
@@ -29,8 +29,8 @@ pub struct Path<'q> {
 /// Answers by question id.
 pub type AnswerValues = BTreeMap<String, Value>;
 
-/// Follows the answers from the first question. Jumps go forward only, so the path
-/// ends after at most as many steps as there are questions.
+/// Follows the answers from the first question on. Jumps go forward only, so the path has
+/// at most as many steps as there are questions.
 pub fn follow<'q>(questions: &'q [Question], answers: &AnswerValues) -> Path<'q> {
     let mut path = Path { questions: Vec::new(), missing: Vec::new(), end: END };
     let mut at = 0;
@@ -68,13 +68,13 @@ fn step<'q>(questions: &'q [Question], at: usize, answer: Option<&Value>) -> Ste
     }
 }
 
-/// The index of a question behind `at`.
+/// The index of a question that comes after index `at`.
 pub fn later(questions: &[Question], at: usize, question_id: &str) -> Option<usize> {
     (at + 1..questions.len()).find(|index| questions[*index].question_id == question_id)
 }
 
-/// Indices of the questions that no answers lead to. A condition is taken to hold for
-/// some answer and to fail for some other.
+/// Indices of questions that no answers can reach. Each condition is assumed to hold for
+/// some answers and to fail for others.
 pub fn unreachable(questions: &[Question]) -> Vec<usize> {
     let mut reached = vec![false; questions.len()];
     reached.iter_mut().take(1).for_each(|first| *first = true);
@@ -95,7 +95,8 @@ pub fn unreachable(questions: &[Question]) -> Vec<usize> {
 }
 
 impl Question {
-    /// Whether it is required and this is no answer; an empty text or list is none.
+    /// Whether the question is required and `answer` is none: missing, or an empty text or
+    /// list.
     pub fn lacks(&self, answer: Option<&Value>) -> bool {
         let is_empty = match answer {
             None | Some(Value::Null) => true,

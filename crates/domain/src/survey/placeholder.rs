@@ -1,6 +1,5 @@
 //! Placeholders in the texts of a survey: `{{activation.product}}`, or with a default
-//! `{{attribute.first_name|there}}`. What stands for one is plain text: whoever draws it
-//! escapes it.
+//! `{{attribute.first_name|there}}`. Values are plain text; renderers escape them.
 
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -30,13 +29,13 @@ impl ValueSource {
     }
 }
 
-/// A placeholder as it stands in a text.
+/// A placeholder in a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Placeholder<'t> {
     pub source: ValueSource,
-    /// The property or attribute; it may be dotted.
+    /// The property or attribute; a path may have dots.
     pub path: &'t str,
-    /// What is shown without a value.
+    /// The text shown when there is no value.
     pub default: &'t str,
 }
 
@@ -45,12 +44,11 @@ pub struct Placeholder<'t> {
 pub enum Piece<'t> {
     Text(&'t str),
     Placeholder(Placeholder<'t>),
-    /// Something in double braces that names no value, with its braces; it is shown as it
-    /// is.
+    /// Double braces that name no value, shown as they are.
     Unknown(&'t str),
 }
 
-/// The pieces of a text, in order.
+/// Splits a text into its pieces.
 pub fn pieces(text: &str) -> Vec<Piece<'_>> {
     let mut pieces = Vec::new();
     let mut rest = text;
@@ -72,7 +70,7 @@ pub fn pieces(text: &str) -> Vec<Piece<'_>> {
 }
 
 impl<'t> Placeholder<'t> {
-    /// Reads what stands between the braces.
+    /// Parses the text between the braces.
     fn parse(inner: &'t str) -> Option<Placeholder<'t>> {
         let (name, default) = inner.split_once('|').unwrap_or((inner, ""));
         let (source, path) = name.trim().split_once('.')?;
@@ -85,8 +83,8 @@ impl<'t> Placeholder<'t> {
         format!("{}.{}", self.source.name(), self.path)
     }
 
-    /// Whether `expose` names its value, or the object that it lies in; the name may have
-    /// the source before it.
+    /// Whether `expose` names the value, or an object that contains it, with or without the
+    /// source in front.
     pub fn is_exposed(&self, expose: &[String]) -> bool {
         let lies_in =
             |named: &str| self.path.strip_prefix(named).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
@@ -97,7 +95,7 @@ impl<'t> Placeholder<'t> {
     }
 }
 
-/// What placeholders are filled in with.
+/// The values that placeholders may be filled with.
 #[derive(Debug, Clone, Copy)]
 pub struct TextValues<'a> {
     /// Names of the values that may be shown.
@@ -108,7 +106,7 @@ pub struct TextValues<'a> {
 }
 
 impl TextValues<'_> {
-    /// Fills in a text. What is filled in is not looked at again.
+    /// Fills the placeholders of a text in. Braces in a value are not looked at again.
     pub fn fill(&self, text: &mut String) {
         if !text.contains(OPENING) {
             return;
@@ -126,7 +124,7 @@ impl TextValues<'_> {
         *text = filled;
     }
 
-    /// A text, a number, true or false; anything else, and a blank text, is no value.
+    /// A text, a number or a boolean; anything else, and a blank text, counts as no value.
     fn value(&self, placeholder: &Placeholder<'_>) -> Option<String> {
         if !placeholder.is_exposed(self.expose) {
             return None;
@@ -150,7 +148,7 @@ impl TextValues<'_> {
     }
 }
 
-/// The beginning of a long text, whole characters of it.
+/// The first characters of a long text.
 fn shortened(text: &str) -> String {
     let end = (0..=MAX_TEXT_BYTES.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
     text[..end].to_owned()

@@ -1,4 +1,4 @@
-//! What a survey asks: questions, their options, and where answers lead.
+//! The questions of a survey, their options, and which question follows which answer.
 
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
@@ -32,7 +32,7 @@ impl QuestionType {
     ];
 }
 
-/// A choice: what is sent back, and what the user reads.
+/// An option: the value that is sent back, and the text that the user reads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Choice {
     pub value: String,
@@ -48,23 +48,24 @@ pub struct Question {
     pub required: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub options: Vec<Choice>,
-    /// A choice of the user's own words beside the options.
+    /// The option of an answer in the user's own words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub other: Option<OtherChoice>,
-    /// Whether the app shows the options in an order of its own for each offer.
+    /// Whether the app shuffles the options in each offer.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub shuffle: bool,
-    /// Highest value of a `rating_number`: 3, 5, 7 or 10.
+    /// The highest value of a `rating_number`: 3, 5, 7 or 10.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scale: Option<u8>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub labels: Option<ScaleLabels>,
-    /// The first rule that fits says what comes next; none fits: the question below.
+    /// The first rule that applies names the next question; without one it is the next in
+    /// order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub next: Vec<NextRule>,
 }
 
-/// What the ends of a scale are called.
+/// The texts at both ends of a scale.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct ScaleLabels {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -73,27 +74,27 @@ pub struct ScaleLabels {
     pub high: Option<String>,
 }
 
-/// The one member of an answer in the user's own words.
+/// The member of an answer in the user's own words.
 pub const OTHER: &str = "other";
 
 /// The choice whose answer is `{"other": "text"}`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct OtherChoice {
-    /// What stands beside the field.
+    /// The text beside the input field.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
 }
 
-/// Where a path ends early.
+/// The `goto` that ends the path.
 pub const END: &str = "end";
 
-/// Where a path may end, by the id that `goto` names.
+/// An ending, by the id that `goto` names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Ending {
     pub ending_id: String,
-    /// What is shown in place of thanks.
+    /// The text shown in place of the thanks.
     pub text: String,
-    /// Where the user may go from there; `http:` or `https:`.
+    /// A link for the user, `http:` or `https:`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub link: Option<String>,
 }
@@ -101,7 +102,7 @@ pub struct Ending {
 /// `{when: {op: lte, value: 6}, goto: q3}`
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct NextRule {
-    /// Left out: the rule always fits.
+    /// `None`: the rule always applies.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub when: Option<AnswerCondition>,
     /// A later question, [`END`], or an ending.
@@ -112,7 +113,7 @@ pub struct NextRule {
 #[derive(Debug, Clone, PartialEq)]
 pub struct AnswerCondition(Condition);
 
-/// The name under which the condition looks the answer up.
+/// The name under which a condition finds the answer.
 const ANSWER: &str = "answer";
 
 impl AnswerCondition {
@@ -120,7 +121,7 @@ impl AnswerCondition {
         AnswerCondition(Condition { property: ANSWER.to_owned(), op, value })
     }
 
-    /// Without an answer only `not_exists` holds.
+    /// Whether the answer meets the condition; without an answer only `not_exists` does.
     pub fn holds(&self, answer: Option<&Value>) -> bool {
         self.0.holds(&json!({ ANSWER: answer }), 0)
     }
@@ -138,7 +139,7 @@ impl Serialize for AnswerCondition {
 }
 
 impl QuestionType {
-    /// Whether its answer is a whole number, which labels may stand beside.
+    /// Whether its answer is a whole number on a scale with labels.
     pub fn is_scale(self) -> bool {
         use QuestionType::{Nps, RatingEmoji, RatingNumber, RatingStar};
         matches!(self, Nps | RatingNumber | RatingStar | RatingEmoji)

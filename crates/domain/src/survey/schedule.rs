@@ -1,6 +1,5 @@
-//! When a survey may be shown: a span of time, days of the week and hours of
-//! the day, on the clocks of one place. Half-open everywhere: a beginning
-//! belongs to it, an end does not.
+//! When a survey may be shown: a span of time, days and hours, in one time zone. All spans
+//! are half-open: the start belongs to them, the end does not.
 
 use jiff::civil::{self, Weekday};
 use jiff::tz::{Offset, TimeZone};
@@ -10,10 +9,10 @@ use std::borrow::Cow;
 
 use crate::time::{self, Millis, TimeSpan};
 
-/// Days looked ahead for the next opening: a week, and the one that a change
-/// of clocks may swallow.
+/// Days that are searched for the next opening: a week, and one more because a clock change
+/// may skip an opening.
 const DAYS_AHEAD: i64 = 8;
-/// With days of the month: two months, one of which may lack the day.
+/// The same with days of the month: two months, because one may lack the day.
 const MONTH_DAYS_AHEAD: i64 = 62;
 const DAY_MINUTES: u16 = 24 * 60;
 
@@ -25,23 +24,23 @@ pub struct Schedule {
     pub end_at: Option<Millis>,
     #[serde(skip_serializing_if = "Zone::is_utc")]
     pub timezone: Zone,
-    /// In the order of the week; empty: every day.
+    /// In the order of the week; empty for every day.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub days: Vec<Day>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hours: Option<Hours>,
-    /// In the order of the month; empty: every day.
+    /// In order; empty for every day.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub month_days: Vec<MonthDay>,
-    /// It is open in these alone; empty: at any time.
+    /// The spans in which it is open; empty for any time.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub windows: Vec<ScheduleSpan>,
-    /// It is shut in these.
+    /// The spans in which it is shut.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub except: Vec<ScheduleSpan>,
 }
 
-/// From a time up to and without another, as definitions spell it.
+/// A span of time in the form in which definitions spell it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct ScheduleSpan {
     #[serde(serialize_with = "time::as_time")]
@@ -59,7 +58,7 @@ impl ScheduleSpan {
 /// A day of the month.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MonthDay {
-    /// 1 to 31; a month that is shorter has none of it.
+    /// 1 to 31; shorter months do not have it.
     Nth(i8),
     Last,
 }
@@ -82,16 +81,16 @@ impl Serialize for MonthDay {
     }
 }
 
-/// A place whose clocks count, by its name in the zone database. The database
-/// is part of the program, so that every process decides alike.
+/// A time zone, by its name in the tz database. The database is compiled in, so that every
+/// process decides alike.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Zone {
     Place(TimeZone),
-    /// The user's own, which the trigger's context names.
+    /// The user's zone, which the trigger's context names.
     User,
 }
 
-/// How a survey file spells [`Zone::User`].
+/// How definitions spell [`Zone::User`].
 const USER: &str = "user";
 
 impl Default for Zone {
@@ -101,8 +100,10 @@ impl Default for Zone {
 }
 
 impl Zone {
+    /// Looks a name up.
+    ///
     /// # Errors
-    /// What a name looks like, when the database has no such one.
+    /// What a name looks like, when there is none like it.
     pub fn find(name: &str) -> Result<Zone, &'static str> {
         if name == USER {
             return Ok(Zone::User);
@@ -111,8 +112,8 @@ impl Zone {
         found.map(Zone::Place).map_err(|_| "must be a zone such as Europe/Berlin or UTC, or user")
     }
 
-    /// A zone as a device names its own: by its place, or by how far it is from UTC
-    /// (`+05:30`, `GMT+0530`, `UTC-3`).
+    /// A zone as a device names it: by its place, or by its offset from UTC (`+05:30`,
+    /// `GMT+0530`, `UTC-3`).
     fn of_device(name: &str) -> Option<Zone> {
         if let Ok(place) = jiff::tz::TimeZoneDatabase::bundled().get(name.trim()) {
             return Some(Zone::Place(place));
@@ -140,7 +141,7 @@ impl Zone {
         }
     }
 
-    /// The clocks that count; a user's are known once [`Schedule::for_user`] has put them in.
+    /// The time zone; a user's is known once [`Schedule::for_user`] has put it in.
     fn clocks(&self) -> TimeZone {
         match self {
             Zone::Place(place) => place.clone(),
@@ -148,7 +149,7 @@ impl Zone {
         }
     }
 
-    /// Where days are told apart: the user's own clocks are UTC's where they are not known.
+    /// The zone in which days are counted: UTC in place of a user's zone that is not known.
     pub fn of_days(&self, device: Option<&str>) -> Zone {
         match self {
             Zone::Place(_) => self.clone(),
@@ -156,13 +157,13 @@ impl Zone {
         }
     }
 
-    /// A number for each day on these clocks, later days having higher ones.
+    /// A number for each day; later days have higher ones.
     pub fn day_of(&self, at: Millis) -> i64 {
         let local = Timestamp::from_millisecond(at).map(|at| self.clocks().to_datetime(at).date());
         local.map_or(at.div_euclid(time::DAY), |date| i64::from(date.year()) * 400 + i64::from(date.day_of_year()))
     }
 
-    /// The stretch of a calendar that a time lies in, on these clocks.
+    /// The span of a calendar in which a time lies.
     pub fn period(&self, calendar: Calendar, at: Millis) -> TimeSpan {
         let clocks = self.clocks();
         let starts = |date: civil::Date| Some(date.to_zoned(clocks.clone()).ok()?.timestamp().as_millisecond());
@@ -171,7 +172,7 @@ impl Zone {
             let (first, next) = calendar.around(date)?;
             Some(TimeSpan::new(starts(first)?, starts(next)?))
         };
-        // Beyond the years that can be spelled there is but one.
+        // Times beyond the representable years share one span.
         found().unwrap_or(TimeSpan::new(Millis::MIN, Millis::MAX))
     }
 
@@ -214,12 +215,12 @@ impl Day {
     }
 }
 
-/// Stretches of time that a calendar has.
+/// The spans of a calendar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Calendar {
     Day,
-    /// From Monday.
+    /// From Monday on.
     Week,
     Month,
     Quarter,
@@ -235,7 +236,7 @@ impl Calendar {
         ("year", Calendar::Year),
     ];
 
-    /// The first day of the stretch that a date lies in, and of the next.
+    /// The first day of the span in which a date lies, and the first of the next.
     fn around(self, date: civil::Date) -> Option<(civil::Date, civil::Date)> {
         let first_of = |month: i8| civil::Date::new(date.year(), month, 1).ok();
         let (first, span) = match self {
@@ -252,8 +253,8 @@ impl Calendar {
     }
 }
 
-/// From one minute of the day up to another. If the first is later, the hours run
-/// past midnight and belong to the day on which they begin.
+/// Hours of the day, from one minute up to another. When `from` is later, they run past
+/// midnight and belong to the day on which they begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hours {
     from: u16,
@@ -261,7 +262,7 @@ pub struct Hours {
 }
 
 impl Hours {
-    /// `["06:00", "23:00"]`; an end may be `24:00`.
+    /// `["06:00", "23:00"]`; the end may be `24:00`.
     ///
     /// # Errors
     /// What hours look like.
@@ -298,7 +299,7 @@ impl Serialize for Hours {
 }
 
 impl Schedule {
-    /// Whether nothing is asked for.
+    /// Whether it is never shut.
     pub fn is_always(&self) -> bool {
         self.timezone.is_utc()
             && self.start_at.is_none()
@@ -312,8 +313,8 @@ impl Schedule {
         !self.days.is_empty() || self.hours.is_some() || !self.month_days.is_empty()
     }
 
-    /// The same on the clocks of a user whose device names its zone so; `None` where
-    /// they count and are not known.
+    /// The schedule in the time zone that a user's device names; `None` when it needs that
+    /// zone and the device names none.
     pub fn for_user(&self, zone: Option<&str>) -> Option<Cow<'_, Schedule>> {
         if self.timezone != Zone::User {
             return Some(Cow::Borrowed(self));
@@ -326,13 +327,13 @@ impl Schedule {
         Some(Cow::Owned(Schedule { timezone, ..self.clone() }))
     }
 
-    /// The part of the schedule that holds on any clock: its start and its end.
+    /// The part that does not depend on the time zone: start, end, `windows` and `except`.
     pub fn span(&self) -> Schedule {
         let (windows, except) = (self.windows.clone(), self.except.clone());
         Schedule { start_at: self.start_at, end_at: self.end_at, windows, except, ..Schedule::default() }
     }
 
-    /// From when on it is never open again.
+    /// From then on it is never open again.
     pub fn ends_at(&self) -> Option<Millis> {
         let last_window = self.windows.iter().map(|window| window.end_at).max();
         [self.end_at, last_window].into_iter().flatten().min()
@@ -358,9 +359,9 @@ impl Schedule {
         }
     }
 
-    /// The first moment after `now` at which it is open; `None` when there is none, or
-    /// none within a week (with days of the month, two months) after its start or that
-    /// of one of its spans.
+    /// The first moment after `now` at which it is open; `None` when there is none within a
+    /// week (two months with days of the month) after `now`, its start or the start of one
+    /// of its spans.
     pub fn next_opening(&self, now: Millis) -> Option<Millis> {
         let windows = self.windows.iter().map(|window| window.start_at);
         let except = self.except.iter().map(|except| except.end_at);
@@ -378,8 +379,8 @@ impl Schedule {
         for days in 0..=if self.month_days.is_empty() { DAYS_AHEAD } else { MONTH_DAYS_AHEAD } {
             let date = first.checked_add(Span::new().days(days)).ok()?;
             let opens = date.at(0, 0, 0, 0).checked_add(i64::from(begins).minutes()).ok()?;
-            // Where clocks skip this time, it opens as they have been moved;
-            // where they show it twice, it opens twice.
+            // A time that a clock change skips moves on with the clocks; one that comes
+            // twice opens twice.
             let at = clocks.to_ambiguous_timestamp(opens).compatible().ok()?;
             let again = clocks.to_ambiguous_timestamp(opens).later().ok()?;
             let moved = clocks.preceding(at).next().map(|moved| moved.timestamp());
@@ -391,7 +392,7 @@ impl Schedule {
         None
     }
 
-    /// `2026-11-21T16:34+01:00`: the local time, for people.
+    /// The local time for people to read: `Sat 2026-11-21T16:34:00+01:00`.
     pub fn local_text(&self, now: Millis) -> String {
         match Timestamp::from_millisecond(now) {
             Ok(at) => at.to_zoned(self.timezone.clocks()).strftime("%a %Y-%m-%dT%H:%M:%S%:z").to_string(),

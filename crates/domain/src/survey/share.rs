@@ -1,15 +1,14 @@
-//! A stable share of all users: the same users for ever, and with a larger
-//! share the same and more.
+//! Stable shares of users: always the same users, and a larger share contains a smaller
+//! one.
 
 use serde::Serialize;
 
-/// A share and what tells it from others: two shares with the same salt hold
-/// the same users.
+/// A share of all users. Shares with the same salt contain the same users.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Share {
     /// 0 to 100.
     pub percent: f64,
-    /// Where it begins: shares that do not overlap hold nobody twice.
+    /// Where the share begins, 0 to 100. Shares that do not overlap have no user in common.
     #[serde(skip_serializing_if = "is_zero")]
     pub from: f64,
     pub salt: String,
@@ -21,15 +20,15 @@ fn is_zero(from: &f64) -> bool {
     *from == 0.0
 }
 
-/// What is in a share or not as one.
+/// What is drawn as one: a user, an activation, or all users with the same value.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unit {
     #[default]
     User,
-    /// Each activation by itself.
+    /// Each activation separately.
     Activation,
-    /// All users with the same value.
+    /// All users with the same value of an attribute.
     Attribute(String),
 }
 
@@ -39,7 +38,8 @@ impl Unit {
     }
 }
 
-/// What a share is for; the same salt does not make a sample a holdout.
+/// The purpose of a share, so that the same salt gives different users for a sample and a
+/// holdout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     Sampling,
@@ -49,23 +49,24 @@ pub enum Purpose {
 }
 
 impl Share {
-    /// Whether it leaves anybody out.
+    /// Whether it leaves anyone out.
     pub fn is_partial(&self) -> bool {
         self.percent < 100.0 || !self.by.is_user()
     }
 
-    /// Whether it holds what stands at a place.
+    /// Whether the share contains a position.
     pub fn holds(&self, place: f64) -> bool {
         self.from <= place && place < self.from + self.percent
     }
 
-    /// Where a user, or what else is meant by `key`, stands.
+    /// The position of `key`, a user's id or another unit, from 0 up to but not including
+    /// 100.
     pub fn place(&self, purpose: Purpose, project: &str, key: &str) -> f64 {
         place(purpose, [project, &self.salt, key])
     }
 }
 
-/// Where somebody stands among all, from 0 up to and without 100.
+/// A hash as a position, from 0 up to but not including 100.
 pub fn place(purpose: Purpose, [project, salt, key]: [&str; 3]) -> f64 {
     let purpose = match purpose {
         Purpose::Sampling => "sampling",
@@ -75,7 +76,7 @@ pub fn place(purpose: Purpose, [project, salt, key]: [&str; 3]) -> f64 {
     };
     let text = [purpose, project, salt, key].join("\0");
     let hash = xxhash_rust::xxh3::xxh3_64(text.as_bytes());
-    // 53 bits are what a float holds exactly.
+    // A float holds 53 bits exactly.
     (hash >> 11) as f64 / (1_u64 << 53) as f64 * 100.0
 }
 

@@ -1,5 +1,5 @@
-//! Who a survey is for: what is known of the user, and what other surveys have
-//! been to them.
+//! Which users a survey is for: rules over attributes, answers, and the history with
+//! surveys and events.
 
 mod context;
 mod history;
@@ -15,7 +15,7 @@ use crate::user::completed::CompletedAnswers;
 pub use context::{SurveysByTag, TargetingContext, UnmetRule};
 pub use history::{Counted, EVERY_SURVEY, EventRule, History, Interaction, Subject};
 
-/// A rule over a user. `all` of none holds, `any` of none does not.
+/// A rule about a user. An empty `all` holds, an empty `any` does not.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Rule {
@@ -28,7 +28,7 @@ pub enum Rule {
     Event(EventRule),
 }
 
-/// A condition on an attribute, as `where` has on a property.
+/// A condition on an attribute.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Attribute(pub Condition);
 
@@ -46,14 +46,14 @@ impl Serialize for Attribute {
     }
 }
 
-/// A condition on an answer of the user's latest completed response to a survey, ever
-/// or lately. Without one only `not_exists` holds.
+/// A condition on an answer in the user's latest completed response to a survey. Without
+/// such a response only `not_exists` holds.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AnswerRule {
     pub survey: String,
-    /// Its `property` is the question's id.
+    /// A condition whose `property` is the question's id.
     pub answer: Condition,
-    /// Back from now, the far end included.
+    /// The oldest response that counts, in milliseconds before now, the far end included.
     pub within: Option<Millis>,
 }
 
@@ -76,8 +76,10 @@ impl Serialize for AnswerRule {
 }
 
 impl Rule {
+    /// Checks the rule.
+    ///
     /// # Errors
-    /// The first part that kept it from holding.
+    /// The first part that does not hold.
     pub fn check(&self, known: TargetingContext<'_>) -> Result<(), UnmetRule> {
         match self {
             Rule::All { all } => all.iter().try_for_each(|rule| rule.check(known)),
@@ -87,7 +89,7 @@ impl Rule {
                     match rule.check(known) {
                         Ok(()) => return Ok(()),
                         Err(missed) if i == 0 => first = missed,
-                        // The soonest time at which a rule will hold by itself.
+                        // The soonest time at which the rule will hold by itself.
                         Err(missed) => first.until = first.until.into_iter().chain(missed.until).min(),
                     }
                 }
@@ -127,7 +129,7 @@ impl Rule {
         }
     }
 
-    /// Everything within it, itself first.
+    /// The rule and all rules within it.
     pub fn parts(&self) -> Vec<&Rule> {
         let inner: Vec<&Rule> = match self {
             Rule::All { all: rules } | Rule::Any { any: rules } => rules.iter().collect(),
@@ -145,7 +147,7 @@ impl Rule {
         })
     }
 
-    /// What made a rule hold that should not.
+    /// The part that made a rule hold which should not.
     fn held(&self, known: TargetingContext<'_>) -> UnmetRule {
         match self {
             Rule::History(history) => history.state(known),
@@ -154,7 +156,7 @@ impl Rule {
                 UnmetRule { actual: seen(condition, known), until: condition.turns_at(known.attributes, known.now) }
             }
             Rule::Answer(rule) => rule.state(known),
-            // Any of its parts that stops holding is enough.
+            // It is enough that one of its parts stops holding.
             Rule::All { all } => {
                 let parts: Vec<UnmetRule> = all.iter().map(|rule| rule.held(known)).collect();
                 let until = parts.iter().filter_map(|part| part.until).min();
@@ -164,7 +166,7 @@ impl Rule {
             Rule::Any { any } => {
                 let holding = any.iter().find(|rule| rule.check(known).is_ok());
                 let held = holding.map(|rule| rule.held(known));
-                // Others may hold as well: when all have stopped is not known here.
+                // Other parts may hold as well, so the time at which all stop is not known.
                 held.map_or(UnmetRule { actual: Value::Null, until: None }, |held| UnmetRule { until: None, ..held })
             }
             Rule::Not { not } => not.check(known).err().unwrap_or(UnmetRule { actual: Value::Null, until: None }),
@@ -173,7 +175,7 @@ impl Rule {
 }
 
 impl AnswerRule {
-    /// The response that counts.
+    /// The response that the rule looks at.
     fn response<'a>(&self, known: TargetingContext<'a>) -> Option<&'a CompletedAnswers> {
         let kept = known.user.completed.get(&*self.survey)?;
         let is_recent = self.within.is_none_or(|within| kept.at >= known.now.saturating_sub(within));
@@ -182,12 +184,12 @@ impl AnswerRule {
         (is_recent && is_known).then_some(kept)
     }
 
-    /// The answer as an object that the condition looks into.
+    /// The answer as an object for the condition.
     fn given(&self, known: TargetingContext<'_>) -> Value {
         self.response(known).map_or_else(|| json!({}), |response| response.answer_to(&self.answer.property))
     }
 
-    /// What it saw, and when time alone will change whether it holds.
+    /// The value that the rule looked at, and when time alone will change the result.
     fn state(&self, known: TargetingContext<'_>) -> UnmetRule {
         let (response, given) = (self.response(known), self.given(known));
         let actual = json!({

@@ -1,4 +1,4 @@
-//! The texts of a survey in other languages, and which way languages are written.
+//! The texts of a survey in other languages, and writing directions.
 
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use crate::json::Json;
 use crate::survey::question::{OtherChoice, Question, ScaleLabels};
 
-/// By locale, as the file spells it.
+/// By locale, in the definition's spelling.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 #[serde(transparent)]
 pub struct Translations(pub BTreeMap<String, Translation>);
 
-/// The texts of one language; what is left out is shown in the file's own.
+/// The texts of one language; a missing one is shown in the definition's own language.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct Translation {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -22,7 +22,7 @@ pub struct Translation {
     /// By ending id.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub endings: BTreeMap<String, EndingTexts>,
-    /// Laid over the survey's `ui`, member by member.
+    /// Merged into the survey's `ui`, member by member.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ui: Option<Json>,
 }
@@ -48,7 +48,7 @@ pub struct EndingTexts {
     pub link: Option<String>,
 }
 
-/// Which way a language is written.
+/// The direction in which a language is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Direction {
@@ -66,7 +66,7 @@ impl Direction {
 }
 
 impl Translation {
-    /// Every text of it, with where it stands.
+    /// Every text, with its place in the definition.
     pub fn texts(&self) -> Vec<(String, &str)> {
         let mut all: Vec<(String, &str)> = self.name.iter().map(|name| ("name".to_owned(), name.as_str())).collect();
         for (id, texts) in &self.questions {
@@ -90,7 +90,7 @@ impl Translations {
     }
 }
 
-/// `de_AT.UTF-8`, as POSIX spells it, is `[de, at]`.
+/// The subtags of a locale: `[de, at]` for POSIX's `de_AT.UTF-8`.
 pub fn subtags(locale: &str) -> Vec<String> {
     let bare = locale.split(['.', '@']).next().unwrap_or_default();
     bare.trim().split(['-', '_']).map(str::to_ascii_lowercase).filter(|tag| !tag.is_empty()).collect()
@@ -99,10 +99,11 @@ pub fn subtags(locale: &str) -> Vec<String> {
 /// Languages that are written from right to left, unless a script says otherwise.
 const RIGHT_TO_LEFT: [&str; 14] =
     ["ar", "arc", "ckb", "dv", "fa", "he", "iw", "ks", "ps", "sd", "syr", "ug", "ur", "yi"];
-/// The same, of scripts.
+/// Scripts that are written from right to left.
 const RIGHT_TO_LEFT_SCRIPTS: [&str; 6] = ["arab", "hebr", "syrc", "thaa", "nkoo", "adlm"];
 
-/// By the language where it is known, else by the first letter of the texts.
+/// The direction of the language where it is known, else that of the first letter in the
+/// texts.
 pub fn direction(locale: Option<&str>, questions: &[Question]) -> Direction {
     let is_rtl = match locale.map(subtags) {
         Some(tags) => {

@@ -8,15 +8,15 @@
 use serde::{Serialize, Serializer};
 use std::cmp::Ordering;
 
-/// One of an app: `5.12.0.1`, `v2.1`, `2.1.0 (345)`, `2.2.0-beta.1`.
+/// The version of an app: `5.12.0.1`, `v2.1`, `2.1.0 (345)`, `2.2.0-beta.1`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Version {
     parts: Vec<u128>,
-    /// Empty for a release, which comes after its pre-releases.
+    /// The pre-release; empty for a release, which is later than its pre-releases.
     pre: Vec<Identifier>,
 }
 
-/// Numbers come before words.
+/// Part of a pre-release. Numbers come before words.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Identifier {
     Number(u128),
@@ -32,18 +32,18 @@ impl Identifier {
     }
 }
 
-/// Leading zeros are nothing; what is beyond 128 bits is the largest number.
+/// Leading zeros are ignored; what exceeds 128 bits becomes the largest number.
 fn number(digits: &str) -> Option<u128> {
     let all_digits = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
     all_digits.then(|| digits.parse().unwrap_or(u128::MAX))
 }
 
 impl Version {
-    /// `None` for what begins with no number.
+    /// Parses a version; `None` when the text does not begin with a number.
     pub fn parse(text: &str) -> Option<Version> {
         let text = text.trim();
         let text = text.strip_prefix(['v', 'V']).unwrap_or(text);
-        // A build stands behind a plus, in brackets, or behind a space.
+        // A build number follows a plus, a bracket or a space.
         let text = text.split(|c: char| c == '+' || c == '(' || c == '[' || c.is_whitespace()).next()?;
         let (mut parts, mut rest) = (Vec::new(), text);
         loop {
@@ -59,7 +59,7 @@ impl Version {
         Some(Version { parts, pre })
     }
 
-    /// Parts that are not there are zeros.
+    /// Missing parts count as zero.
     fn compare_parts(&self, others: &[u128]) -> Ordering {
         let len = self.parts.len().max(others.len());
         let at = |parts: &[u128], i: usize| parts.get(i).copied().unwrap_or(0);
@@ -84,13 +84,13 @@ enum Operator {
     GreaterEq,
     Less,
     LessEq,
-    /// No other part that counts as incompatible: the first that is not zero.
+    /// `^`: compatible versions, equal in the first part that is not zero.
     Caret,
-    /// The last part may be another, from the third on.
+    /// `~`: the last part may be higher, from the third part on.
     Tilde,
 }
 
-/// One comparator, as the bounds that it sets.
+/// One comparator, as its bounds.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Comparator {
     from: Option<Bound>,
@@ -119,7 +119,7 @@ impl Bound {
         match version.compare(&self.version) {
             Ordering::Greater => false,
             Ordering::Equal => self.included,
-            // A bound below 3 does not include the betas of 3.
+            // An upper bound of 3 does not include the pre-releases of 3.
             Ordering::Less => {
                 let its_own = !self.included
                     && self.version.pre.is_empty()
@@ -131,7 +131,7 @@ impl Bound {
     }
 }
 
-/// Alternatives of `||`, each a list of comparators that all have to hold.
+/// Alternatives separated by `||`; in each all comparators have to hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VersionRange {
     text: String,
@@ -147,7 +147,7 @@ impl VersionRange {
         Ok(VersionRange { text: text.to_owned(), alternatives })
     }
 
-    /// What is no version matches nothing.
+    /// Whether a version lies in the range; a text that is no version does not.
     pub fn matches(&self, version: &str) -> bool {
         let Some(version) = Version::parse(version) else { return false };
         self.alternatives.iter().any(|all| all.iter().all(|comparator| comparator.holds(&version)))
@@ -160,7 +160,8 @@ impl Serialize for VersionRange {
     }
 }
 
-/// `>=2.1 <3`, `>= 2.1, < 3`; none at all is any version.
+/// The comparators of an alternative: `>=2.1 <3` or `>= 2.1, < 3`; an empty one accepts any
+/// version.
 fn comparators(text: &str) -> Option<Vec<Comparator>> {
     let mut all = Vec::new();
     let mut rest = text.trim_start_matches([' ', ',']);
@@ -188,8 +189,8 @@ fn operator(text: &str) -> (Option<Operator>, &str) {
     found.unwrap_or((None, text))
 }
 
-/// A version with no operator is one that it is compatible with; one whose end
-/// is a star is all that begin so, as is one of less than three parts.
+/// A version without an operator means the compatible ones; `2.*` and a version of less
+/// than three parts mean all that begin with it.
 fn comparator(operator: Option<Operator>, text: &str) -> Option<Comparator> {
     if matches!(text, "*" | "x" | "X") {
         return operator.is_none().then(Comparator::default);
@@ -224,7 +225,7 @@ fn comparator(operator: Option<Operator>, text: &str) -> Option<Comparator> {
     })
 }
 
-/// The first version behind all that begin with these parts.
+/// The first version after all that begin with these parts.
 fn raised(version: &Version, place: usize) -> Version {
     let mut parts = version.parts[..=place].to_vec();
     parts[place] = parts[place].saturating_add(1);

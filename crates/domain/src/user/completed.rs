@@ -1,5 +1,5 @@
-//! The answers of a user's latest completed response to each survey. Targeting rules may
-//! ask for them long after the offer is forgotten.
+//! The answers in a user's latest completed response to each survey. Targeting rules may
+//! look at them long after the offer is forgotten.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use crate::json::Json;
 use crate::time::Millis;
 
-/// A longer text is cut, at the end of a character: rules ask for choices and numbers.
+/// The longest text that is kept, in bytes; a longer one is cut off between characters,
+/// because rules look at choices and numbers.
 pub const MAX_TEXT_BYTES: usize = 256;
 
-/// The answers of a completed response; responses to tests are not kept.
+/// The answers of a completed response. Those to surveys in status `test` are not kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CompletedAnswers {
     /// When it was completed.
@@ -26,8 +27,7 @@ impl CompletedAnswers {
         CompletedAnswers { at, answers: answers.map(|(id, answer)| (id.clone(), shortened(answer))).collect() }
     }
 
-    /// The answer to a question as the one member of an object; an empty object when
-    /// there is none.
+    /// An object whose one member is the answer to a question; empty when there is none.
     pub fn answer_to(&self, question_id: &str) -> Value {
         let answer = self.answers.get(question_id).map(|answer| (question_id.to_owned(), answer.value()));
         Value::Object(answer.into_iter().collect())

@@ -1,11 +1,11 @@
-//! How often something happened: every time, once a day, once a session.
+//! Counts how often something happened: each time, or at most once for each day or session.
 
 use serde::Serialize;
 
 use crate::survey::schedule::Zone;
 use crate::time::Millis;
 
-/// What counts once, however often it happens there.
+/// Within what several occurrences count once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Distinct {
@@ -17,16 +17,16 @@ impl Distinct {
     pub const ALL: [(&'static str, Distinct); 2] = [("day", Distinct::Day), ("session", Distinct::Session)];
 }
 
-/// One time that something happened.
+/// One occurrence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Occurrence {
     pub at: Millis,
-    /// A hash of its session's id.
+    /// A hash of the session's id.
     pub session: Option<u64>,
 }
 
-/// How often it happened, on the clocks of a place. A missing session equals no
-/// other, not even another missing one.
+/// The number of occurrences, with days in a time zone. A missing session differs from
+/// every other session, including another missing one.
 pub fn count(all: impl IntoIterator<Item = Occurrence>, distinct: Option<Distinct>, zone: &Zone) -> usize {
     let all = all.into_iter();
     match distinct {
@@ -52,7 +52,7 @@ pub fn count(all: impl IntoIterator<Item = Occurrence>, distinct: Option<Distinc
     }
 }
 
-/// What is kept of a session's id to tell it from others.
+/// The hash by which sessions are compared.
 pub fn session_hash(session_id: &str) -> u64 {
     xxhash_rust::xxh3::xxh3_64(session_id.as_bytes())
 }

@@ -1,5 +1,5 @@
-//! What is remembered of a user because a survey asks for it. Most users have none
-//! of it, and then it takes nothing.
+//! The part of a user's state that is kept only because a survey or a rule needs it. Most
+//! users have none.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -11,53 +11,56 @@ use crate::quota::cap::PinnedCap;
 use crate::time::Millis;
 use crate::user::distinct::Occurrence;
 
-/// Displays, answers, completions and dismissals of one survey that are remembered
-/// by their times, the newest among them.
+/// The most times of displays, answers, completions and dismissals each that are kept for a
+/// survey; the newest ones stay.
 pub const MAX_TIMES: usize = 32;
-/// Events of one name that are remembered.
+/// The most events of one name that are remembered.
 pub const MAX_EVENTS: usize = 64;
-/// Names of events that are remembered: surveys that are archived leave some behind.
+/// The most names of events that are remembered; surveys that were archived may have left
+/// some.
 const MAX_EVENT_NAMES: usize = 32;
-/// Values of one survey's `match` that have a window.
+/// The most values of a survey's `match` property that have windows.
 pub const MAX_MATCHED: usize = 8;
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Extension {
-    /// By survey.
+    /// By survey id.
     pub surveys: BTreeMap<Arc<str>, Arc<SurveyExtension>>,
-    /// By name; in the order of their times.
+    /// By event name, in the order of event time.
     pub events: BTreeMap<Arc<str>, Arc<Vec<RememberedEvent>>>,
-    /// The arm of each experiment that has been offered to the user.
+    /// By experiment, the arm that was offered to the user.
     pub arms: BTreeMap<String, String>,
-    /// When each session that has displays was last heard of, where sessions end.
+    /// By session id, when a session with displays was last active; only where the settings
+    /// end sessions.
     pub sessions: BTreeMap<String, Millis>,
-    /// The places that offers have taken of counters of caps, by offer.
+    /// By offer id, the places of counters that it has taken.
     pub caps: BTreeMap<String, Vec<PinnedCap>>,
 }
 
-/// What one survey and one user have had with each other, beyond [`PerSurvey`].
+/// What is kept of one survey, beyond [`PerSurvey`].
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct SurveyExtension {
-    /// Displays, answers, completions and dismissals before the latest of each, in the
-    /// order of their times.
+    /// Times of displays, answers, completions and dismissals before the latest of each, in
+    /// order.
     pub displays: Vec<Millis>,
     pub answers: Vec<Millis>,
     pub completions: Vec<Millis>,
     pub dismissals: Vec<Millis>,
-    /// When the cycle began in which displays lie that are remembered no more.
+    /// When the cycle began to which displays belong that are forgotten.
     pub cycle_began_at: Option<Millis>,
-    /// What the newest wave has used up; the first has no need of it.
+    /// What was used up in the newest wave; the first wave does not need it.
     pub wave: Option<WaveUse>,
     pub snooze: Option<Snooze>,
-    /// A dismissal of a response that was complete: it refuses nothing.
+    /// When a completed response was closed; that is no refusal of the survey.
     pub closed_at: Option<Millis>,
-    /// Sessions of events that count by session, by the events' places.
+    /// The sessions of events, for activations that count sessions: journal offset and
+    /// session hash.
     pub sessions: Vec<(u64, u64)>,
-    /// Windows by the value that they belong to; the one with the newest event is last.
+    /// Windows by `match` value; the one with the newest event is last.
     pub matched: Vec<MatchedWindows>,
 }
 
-/// The windows of one value.
+/// The windows of one `match` value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MatchedWindows {
     pub value: Json,
@@ -70,7 +73,7 @@ pub struct RememberedEvent {
     pub at: Millis,
     pub offset: u64,
     pub session: Option<u64>,
-    /// Those properties that a rule has asked for, by their paths.
+    /// The properties that rules look at, by their paths.
     pub properties: Option<Json>,
 }
 
@@ -82,7 +85,7 @@ pub struct WaveUse {
     pub completed_at: Option<Millis>,
 }
 
-/// The user has asked to be asked again.
+/// The user wants to be asked again later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snooze {
     pub at: Millis,
@@ -111,12 +114,12 @@ impl Extension {
         Arc::make_mut(self.surveys.get_mut(survey_id).expect("just put there"))
     }
 
-    /// Puts an event where it belongs in time; the oldest goes when there are too many.
-    /// Whether the event of this name at a place in the journal is remembered.
+    /// Whether the event of this name at a journal offset is remembered.
     pub(super) fn knows(&self, name: &str, offset: u64) -> bool {
         self.events.get(name).is_some_and(|all| all.iter().any(|event| event.offset == offset))
     }
 
+    /// Inserts an event in the order of event time; drops the oldest when there are too many.
     pub fn remember(&mut self, name: &str, event: RememberedEvent) {
         if !self.events.contains_key(name) {
             if self.events.len() >= MAX_EVENT_NAMES {
@@ -134,14 +137,14 @@ impl Extension {
         }
     }
 
-    /// Lets go of something: properties of windows, else the older half of the events of
-    /// the name that takes the most.
+    /// Drops something to make room: properties of windows, else the older half of the
+    /// events of the name that takes the most bytes.
     pub(super) fn shed(&mut self) -> bool {
         let weight = |all: &Arc<Vec<RememberedEvent>>| all.iter().map(RememberedEvent::len_bytes).sum::<usize>();
         let holds = |one: &MatchedWindows| one.state.facts.iter().any(|fact| fact.event.properties.is_some());
         let held = self.surveys.iter().find(|(_, survey)| survey.matched.iter().any(holds));
         if let Some(id) = held.map(|(id, _)| id.clone()) {
-            // The value that is oldest loses its properties first.
+            // The value with the oldest event loses its properties first.
             let oldest = self.survey_mut(&id).matched.iter_mut().find(|one| holds(one));
             oldest.into_iter().flat_map(|one| &mut one.state.facts).for_each(ActivationEvent::drop_properties);
             return true;
@@ -169,14 +172,14 @@ impl Extension {
         surveys.chain(events).chain(arms).chain(sessions).chain(caps).sum::<usize>() + 16
     }
 
-    /// The latest time that it speaks of.
+    /// The latest time in it.
     pub(super) fn latest(&self) -> Option<Millis> {
         let surveys = self.surveys.values().filter_map(|survey| survey.latest());
         let events = self.events.values().filter_map(|all| all.last().map(|event| event.at));
         surveys.chain(events).chain(self.sessions.values().copied()).max()
     }
 
-    /// Nothing of it has happened after `latest`.
+    /// Moves all times after `latest` back to it.
     pub(super) fn put_back(&mut self, latest: Millis) {
         for survey in self.surveys.values_mut() {
             Arc::make_mut(survey).put_back(latest);
@@ -188,7 +191,7 @@ impl Extension {
         self.sessions.values_mut().for_each(|at| *at = latest.min(*at));
     }
 
-    /// Every place in the journal that it names.
+    /// Every journal offset in it, to be changed.
     pub(super) fn offsets_mut(&mut self) -> Vec<&mut u64> {
         let mut all: Vec<&mut u64> = Vec::new();
         for survey in self.surveys.values_mut().map(Arc::make_mut) {
@@ -198,13 +201,13 @@ impl Extension {
         all
     }
 
-    /// Nothing of its windows is to be forgotten before.
+    /// At most as late as the first time at which one of its windows is forgotten.
     pub(super) fn forget_at(&self, known: Millis) -> Option<Millis> {
         let windows = self.surveys.values().flat_map(|survey| &survey.matched);
         windows.map(|one| one.state.facts.last().map_or(Millis::MIN, |fact| fact.event.at.saturating_add(known))).min()
     }
 
-    /// Forgets windows whose newest event is as old.
+    /// Forgets windows whose newest event is older than `known` milliseconds.
     pub(super) fn forget(&mut self, known: Millis, now: Millis) {
         let is_kept =
             |one: &MatchedWindows| one.state.facts.last().is_some_and(|fact| now < fact.event.at.saturating_add(known));
@@ -219,7 +222,7 @@ impl Extension {
 }
 
 impl SurveyExtension {
-    /// What a value of the property has armed, to be changed; nothing yet, at first.
+    /// The windows of a `match` value, to be changed; empty ones at first.
     pub fn matched_mut(&mut self, value: &Json, fingerprint: u64) -> &mut PerSurvey {
         if self.matched.iter().any(|one| one.state.fingerprint != fingerprint) {
             self.matched.clear();
@@ -231,7 +234,8 @@ impl SurveyExtension {
         &mut self.matched[at].state
     }
 
-    /// Puts the value with the newest event last, and keeps the newest values.
+    /// Moves the value with the newest event to the end, and drops the oldest values beyond
+    /// the bound.
     pub fn order_matched(&mut self) {
         self.matched.retain(|one| !one.state.facts.is_empty());
         self.matched.sort_by_key(|one| one.state.facts.last().map(ActivationEvent::order));
@@ -239,7 +243,7 @@ impl SurveyExtension {
         self.matched.drain(..too_many);
     }
 
-    /// The sessions of events that are still there.
+    /// Notes the session of an event, and drops those of events that are gone.
     pub fn keep_session(&mut self, offset: u64, session: u64, facts: &[u64]) {
         self.sessions.push((offset, session));
         self.sessions.retain(|(offset, _)| facts.contains(offset));
@@ -284,11 +288,11 @@ impl SurveyExtension {
     }
 }
 
-/// Keeps a time that is not the latest any more, in order; the oldest goes when there
-/// are too many, and is given back.
+/// Inserts a time that is not the latest any more; returns the oldest when there are too
+/// many.
 pub fn keep_time(times: &mut Vec<Millis>, at: Millis) -> Option<Millis> {
     let place = times.partition_point(|other| *other <= at);
     times.insert(place, at);
-    // The latest stands elsewhere.
+    // The latest time is not in this list.
     (times.len() >= MAX_TIMES).then(|| times.remove(0))
 }

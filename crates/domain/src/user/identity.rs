@@ -1,22 +1,22 @@
-//! Under which names a user is known.
+//! The names under which a user is known.
 
 use serde::{Deserialize, Serialize};
 
 use crate::time::Millis;
 
-/// Aliases that a user may have.
+/// The most aliases of a user.
 pub const MAX_ALIASES: usize = 256;
 
-/// Most users have one name, and then only the time of their attributes is kept.
+/// Aliases and the age of the attributes. Most users have one name and need only the
+/// latter.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Identity {
-    /// The user that this name is an alias of: then nothing else is kept under it.
+    /// The user of whom this name is an alias; then nothing else is stored under it.
     pub alias_of: Option<String>,
-    /// The user's aliases, in the order in which they came; an alias of an alias stands
-    /// before it.
+    /// The user's aliases in the order in which they were added; an alias of an alias
+    /// precedes it.
     pub aliases: Vec<Alias>,
-    /// When the user's attributes began. They are older than any other where it is not
-    /// known.
+    /// When the user got the first attribute. `None` counts as the oldest.
     pub attributes_since: Option<Millis>,
 }
 
@@ -24,7 +24,7 @@ pub struct Identity {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Alias {
     pub name: String,
-    /// When what was known under it went over.
+    /// When the state under it was merged into the user's.
     pub since: Millis,
 }
 
@@ -33,7 +33,7 @@ impl Identity {
         *self == Identity::default()
     }
 
-    /// What it takes in a state, about.
+    /// About how many bytes it takes in a stored state.
     pub(super) fn len_bytes(&self) -> usize {
         let names = self.alias_of.iter().chain(self.aliases.iter().map(|alias| &alias.name));
         names.map(|name| name.len() + 8).sum::<usize>() + 9

@@ -1,5 +1,5 @@
-//! Two users become one, where no rule of a survey is asked: names, attributes, offers,
-//! sessions, ids of events, answers, events that rules count.
+//! Merges the state of an alias into that of its user, as far as no rule of a survey is
+//! involved: names, attributes, offers, sessions, event ids, answers, remembered events.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,12 +12,12 @@ use crate::json::Json;
 use crate::time::Millis;
 
 impl User {
-    /// The user that this name is an alias of.
+    /// The user of whom this name is an alias.
     pub fn alias_of(&self) -> Option<&str> {
         self.identity.as_ref()?.alias_of.as_deref()
     }
 
-    /// The user's aliases, in the order in which they came.
+    /// The user's aliases, in the order in which they were added.
     pub fn aliases(&self) -> &[Alias] {
         self.identity.as_ref().map_or(&[], |identity| &identity.aliases)
     }
@@ -31,7 +31,7 @@ impl User {
         Arc::make_mut(self.identity.get_or_insert_default())
     }
 
-    /// What is left of a name that became an alias: its records go to its user. The event
+    /// The state that stays under an alias: records are passed on to its user. The event
     /// ids that it has seen are in the store's table.
     #[must_use]
     pub fn alias(of: &str) -> User {
@@ -39,8 +39,8 @@ impl User {
         User { identity: Some(identity.into()), overflowed: true, ..User::default() }.summarized()
     }
 
-    /// Gives activations new places, from the first that the user `into` does not use, in
-    /// their order: they come from another journal, where the same numbers name others.
+    /// Gives the events of this state new offsets behind those that `into` uses, in the
+    /// same order: they are of another journal, whose offsets mean other events.
     pub fn renumber(&mut self, into: &User) {
         let mut last = None;
         let merged = |offset: u64| (offset & MERGED != 0).then_some(offset & !APART);
@@ -52,8 +52,8 @@ impl User {
         self.each_offset(&mut |offset| *offset = places[offset]);
     }
 
-    /// Gives events that this user knows by their ids, too, the places that they have here:
-    /// each counts once.
+    /// Gives events that `into` also has, by event id, the offsets that they have there, so
+    /// that each counts once.
     pub fn know_again(&mut self, into: &User) {
         let known: BTreeMap<&str, u64> =
             into.activated().map(|event| (event.event_id.as_str(), event.offset)).collect();
@@ -72,8 +72,8 @@ impl User {
         whole.chain(matched).map(|fact| &*fact.event)
     }
 
-    /// Takes over all of another user but what surveys have counted and armed. Gives the
-    /// event ids that no longer fit.
+    /// Merges everything but the history and windows of surveys. Returns the event ids that
+    /// no longer fit.
     pub fn absorb(&mut self, theirs: User, now: Millis, remembered: Millis) -> Vec<SeenId> {
         self.absorb_attributes(&theirs);
         self.absorb_sessions(&theirs.sessions);
@@ -96,8 +96,7 @@ impl User {
         spilled
     }
 
-    /// Where both have an attribute, the value stays of the one whose attributes began
-    /// first.
+    /// An attribute that both have keeps the value of the user whose attributes are older.
     fn absorb_attributes(&mut self, theirs: &User) {
         if theirs.attributes.is_empty() {
             return;
@@ -112,7 +111,7 @@ impl User {
         let mut bytes: usize = merged.iter().map(size).sum();
         for (name, value) in newer.iter() {
             bytes += if merged.contains_key(name) { 0 } else { size((name, value)) };
-            // What was too large for one user is too large for one that was two.
+            // The merged user has the same bound as every user.
             if bytes > MAX_ATTRIBUTES_BYTES {
                 break;
             }
@@ -122,7 +121,7 @@ impl User {
         self.identity_mut().attributes_since = if is_ours_older { our_since } else { their_since };
     }
 
-    /// A session that both know is one.
+    /// A session of both names is one session; its displays are added up.
     fn absorb_sessions(&mut self, theirs: &[Session]) {
         if theirs.is_empty() {
             return;

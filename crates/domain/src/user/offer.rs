@@ -1,4 +1,4 @@
-//! A survey handed to a user, with what came of it.
+//! An offer of a survey, and the response to it.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -10,13 +10,14 @@ use crate::record::Context;
 use crate::survey::path::AnswerValues;
 use crate::time::Millis;
 
-/// A survey handed to the user, or a link survey being answered.
+/// A survey that was offered to the user, or a link survey that is being answered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offer {
-    /// Also the group id and the response id.
+    /// The id of the offer, of its group and of its response.
     pub offer_id: String,
     pub survey_id: String,
-    /// The questions are pinned: this version is the one being answered.
+    /// The version of the survey that was offered; its questions are the ones that are
+    /// answered.
     pub version: u64,
     pub offered_at: Millis,
     pub expires_at: Millis,
@@ -28,8 +29,8 @@ pub struct Offer {
     pub dismissed_at: Option<Millis>,
     pub test: bool,
     pub link: bool,
-    /// It holds a grant of its survey's quota up to then. Holds are counted
-    /// without a quota too: one may come while they last.
+    /// Until when it holds a grant of its survey's quota. It is kept also without a quota,
+    /// because one may be added meanwhile.
     pub held_until: Option<Millis>,
     pub response: Option<Response>,
 }
@@ -68,14 +69,15 @@ pub struct Answer {
 }
 
 impl Response {
-    /// The answers' values, as the survey's path looks at them.
+    /// The values of the answers, for the survey's path.
     pub fn values(&self) -> AnswerValues {
         self.answers.iter().map(|(id, answer)| (id.clone(), answer.value.value())).collect()
     }
 }
 
 impl Offer {
-    /// Whether the app has not yet said anything about it and still may.
+    /// Whether the app has neither reported anything about the offer nor missed the time
+    /// for it.
     pub fn is_outstanding(&self, now: Millis, offer_ttl: Millis) -> bool {
         !self.link
             && self.displayed_at.is_none()
@@ -88,8 +90,8 @@ impl Offer {
         self.response.as_ref().is_some_and(|response| response.completed)
     }
 
-    /// Whether no display was reported in time: under a quota its grant may be another
-    /// offer's now.
+    /// Whether no display was reported in time, so that under a quota another offer may
+    /// have its grant.
     pub fn has_lapsed(&self, now: Millis) -> bool {
         let untouched = self.displayed_at.is_none() && self.dismissed_at.is_none() && self.response.is_none();
         untouched && !self.link && !self.test && self.holds(now).is_none()
@@ -100,13 +102,13 @@ impl Offer {
         self.held_until.filter(|until| now < *until)
     }
 
-    /// The latest time that it speaks of.
+    /// The latest time in it.
     pub(super) fn latest(&self) -> Millis {
         let response = self.response.as_ref().map(|response| response.created_at.max(response.updated_at));
         [self.displayed_at, self.dismissed_at, response].into_iter().flatten().fold(self.offered_at, Millis::max)
     }
 
-    /// What it takes in a state, about.
+    /// About how many bytes it takes in a stored state.
     pub(super) fn len_bytes(&self) -> usize {
         let answer = |(id, answer): (&String, &Answer)| id.len() + answer.value.len_bytes() + 24;
         let response = self.response.as_ref().map_or(0, |r| r.answers.iter().map(answer).sum::<usize>() + 24);
@@ -114,7 +116,8 @@ impl Offer {
         activation + self.trigger_properties.len_bytes() + response + 256
     }
 
-    /// Nothing of it has happened after `latest`.
+    /// Moves all times after `latest` back to it, or the whole offer when it was made after
+    /// `latest`.
     pub(super) fn put_back(&mut self, now: Millis, latest: Millis) {
         let back = |time: &mut Millis| *time = latest.min(*time);
         if self.offered_at > latest {
@@ -129,7 +132,7 @@ impl Offer {
         }
     }
 
-    /// A missing session equals no other, not even another missing one.
+    /// Whether it was made in this session. A missing session differs from every other one.
     pub fn in_session(&self, session_id: Option<&str>) -> bool {
         session_id.is_some() && self.context.session_id.as_deref() == session_id
     }

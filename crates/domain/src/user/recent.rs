@@ -1,21 +1,21 @@
-//! The ids of the events that a user has sent last.
+//! The ids of a user's latest events.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::sync::Arc;
 
 use crate::time::Millis;
 
-/// So many ids are a copy's own; older ones are shared by the copies of a user.
+/// The number of newest ids that each copy of a user has of its own; older ones are shared.
 const OWN_IDS: usize = 16;
 
 /// An event id as a 128-bit hash, and when it was first seen.
 pub type SeenId = (u128, Millis);
 
-/// Oldest first. A record adds one id and lets one go: neither copies the others.
+/// Event ids, oldest first. Adding one and dropping one copies only a few of them.
 #[derive(Debug, Clone, Default)]
 pub struct RecentIds {
     shared: Arc<Vec<SeenId>>,
-    /// Of the shared ones so many have been let go of.
+    /// How many of the shared ids have been dropped.
     gone: usize,
     own: Vec<SeenId>,
 }
@@ -57,7 +57,7 @@ impl RecentIds {
         self.own.push(id);
     }
 
-    /// Lets go of the oldest.
+    /// Removes the oldest.
     pub(super) fn pop(&mut self) -> Option<SeenId> {
         let oldest = self.oldest()?;
         if self.gone < self.shared.len() {
@@ -68,14 +68,14 @@ impl RecentIds {
         Some(oldest)
     }
 
-    /// Takes over the ids of another user, in the order of their times.
+    /// Merges the ids of another user, in the order of their times.
     pub(super) fn merge(&mut self, theirs: &RecentIds) {
         let mut all: Vec<SeenId> = self.iter().chain(theirs.iter()).copied().collect();
         all.sort_by_key(|(_, seen)| *seen);
         *self = RecentIds::shared(all);
     }
 
-    /// None was seen after `latest`.
+    /// Moves all times after `latest` back to it.
     pub(super) fn put_back(&mut self, latest: Millis) {
         if self.newest().is_some_and(|(_, seen)| seen > latest) {
             let all = self.iter().map(|(hash, seen)| (*hash, latest.min(*seen))).collect();
@@ -84,7 +84,7 @@ impl RecentIds {
     }
 }
 
-/// Which ids are shared says nothing of the user.
+/// How many of the ids are shared does not matter for equality.
 impl PartialEq for RecentIds {
     fn eq(&self, other: &RecentIds) -> bool {
         let is_shared = Arc::ptr_eq(&self.shared, &other.shared) && self.gone == other.gone;

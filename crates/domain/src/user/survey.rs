@@ -1,4 +1,4 @@
-//! What one survey and one user have had with each other.
+//! The state of one user with one survey.
 
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -6,19 +6,19 @@ use std::sync::Arc;
 use crate::json::Json;
 use crate::time::Millis;
 
-/// The history of one survey with one user.
+/// The activation events, windows and history of one user with one survey.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PerSurvey {
-    /// The activation's fingerprint under which `facts` were collected.
+    /// The fingerprint of the activation under which `facts` were collected.
     #[serde(rename = "mark")]
     pub fingerprint: u64,
-    /// Events that take part, sorted by event time, then by place in the journal.
+    /// The activation events, in the order of event time, then of journal offset.
     pub facts: Vec<ActivationEvent>,
-    /// Events whose window was displayed, and when.
+    /// Displays of windows.
     pub shown: Vec<WindowDisplay>,
     pub displays: u32,
-    /// When it last was offered, displayed, answered, completed, dismissed;
-    /// tests excepted.
+    /// Times of the last offer, display, answer, completion and dismissal, except in status
+    /// `test`.
     pub offered_at: Option<Millis>,
     pub last_display_at: Option<Millis>,
     pub answered_at: Option<Millis>,
@@ -26,31 +26,32 @@ pub struct PerSurvey {
     pub dismissed_at: Option<Millis>,
 }
 
-/// An event that takes part in a survey's activation, with a bit for each pattern
-/// that it fits.
+/// An event that takes part in a survey's activation, with a bit for each pattern that it
+/// fits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ActivationEvent {
     #[serde(rename = "roles")]
     pub pattern_mask: u32,
-    /// One for all surveys that it takes part in.
+    /// Shared by all surveys in which it takes part.
     pub event: Arc<Activated>,
-    /// A hash of its session, where sessions count. It is stored in the extension.
+    /// A hash of its session's id, for activations that count sessions; stored in the
+    /// extension.
     #[serde(skip)]
     pub session: Option<u64>,
 }
 
-/// One event that armed a survey.
+/// An event that may arm surveys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Activated {
     pub at: Millis,
     pub offset: u64,
     pub event_id: String,
     pub event_name: String,
-    /// Dropped once no window can need them any more.
+    /// `None` once no window needs them any more.
     pub properties: Option<Json>,
 }
 
-/// A display of the window that the event at an offset has armed.
+/// A display of the window that the event at a journal offset armed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WindowDisplay {
     pub offset: u64,
@@ -58,18 +59,18 @@ pub struct WindowDisplay {
 }
 
 impl PerSurvey {
-    /// Nothing yet, under an activation's fingerprint.
+    /// A state with no events yet, under an activation's fingerprint.
     pub fn of(fingerprint: u64) -> PerSurvey {
         PerSurvey { fingerprint, ..PerSurvey::default() }
     }
 
-    /// What it takes in a state, about, beside its survey's id.
+    /// About how many bytes it takes in a stored state, without the survey's id.
     pub(super) fn len_bytes(&self) -> usize {
         let facts: usize = self.facts.iter().map(|fact| fact.event.len_bytes() + 4).sum();
         48 + self.shown.len() * 16 + facts
     }
 
-    /// The latest time that it speaks of.
+    /// The latest time in it.
     pub(super) fn latest(&self) -> Option<Millis> {
         let times = [self.offered_at, self.last_display_at, self.answered_at, self.completed_at, self.dismissed_at];
         let shown = self.shown.iter().map(|shown| shown.at);
@@ -86,9 +87,9 @@ impl PerSurvey {
         ]
     }
 
-    /// Nothing of it has happened after `latest`.
+    /// Moves all times after `latest` back to it.
     pub(super) fn put_back(&mut self, latest: Millis) {
-        // Sorted by time: those that are put back stay behind the others.
+        // The events are sorted: those that are moved back stay behind the others.
         if self.facts.last().is_some_and(|newest| newest.event.at > latest) {
             for fact in self.facts.iter_mut().filter(|fact| fact.event.at > latest) {
                 Arc::make_mut(&mut fact.event).at = latest;
@@ -102,7 +103,7 @@ impl PerSurvey {
     }
 }
 
-/// The order of events: by their times, then by the journal.
+/// The order of activation events: by event time, then by journal offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct EventOrder {
     pub at: Millis,
@@ -126,7 +127,7 @@ impl ActivationEvent {
 }
 
 impl Activated {
-    /// What it takes in a state, about.
+    /// About how many bytes it takes in a stored state.
     pub(super) fn len_bytes(&self) -> usize {
         self.event_id.len() + self.event_name.len() + self.properties.as_ref().map_or(0, Json::len_bytes) + 24
     }

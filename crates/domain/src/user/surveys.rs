@@ -1,4 +1,4 @@
-//! What one user and all surveys have had with each other.
+//! The states of one user with all surveys.
 
 use serde::{Deserialize, Deserializer, Serialize};
 use std::ops::Index;
@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use super::survey::PerSurvey;
 
-/// By survey id, in the order of ids. A copy is one allocation and shares what each
-/// survey has: a map's would allocate once for every few of them.
+/// By survey id, in the order of ids. A copy is a single allocation and shares the states;
+/// a map would allocate once for every few of them.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Surveys(Vec<(Arc<str>, Arc<PerSurvey>)>);
 
-/// Stored as a map is, which version 0.1.0 has kept it in.
+/// Stored in the format of a map, as version 0.1.0 did.
 impl<'de> Deserialize<'de> for Surveys {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Surveys, D::Error> {
         let entries = Vec::<(Arc<str>, Arc<PerSurvey>)>::deserialize(deserializer)?;
@@ -31,7 +31,7 @@ impl Surveys {
         self.place(survey_id).ok().map(|at| &*self.0[at].1)
     }
 
-    /// To be changed; put there first where there is nothing yet.
+    /// The state with a survey, to be changed; `new` makes the one that is there at first.
     pub(super) fn get_mut_or(&mut self, survey_id: &str, new: impl FnOnce() -> PerSurvey) -> &mut PerSurvey {
         let at = self.place(survey_id).unwrap_or_else(|at| {
             self.0.insert(at, (survey_id.into(), Arc::new(new())));
@@ -52,8 +52,8 @@ impl Surveys {
         self.0.is_empty()
     }
 
-    /// Pairs of what stood there before and what stands there now, for those that are
-    /// not shared between both.
+    /// The states that `before` does not share, each with its id, the state before and the
+    /// state now.
     pub(super) fn changes<'a>(
         &'a self,
         before: &'a Surveys,

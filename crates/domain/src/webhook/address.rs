@@ -1,17 +1,17 @@
-//! Which addresses a webhook may go to. Pure: the rules for literals; names
-//! are resolved, and judged by the same rules, at the attempt.
+//! Which addresses webhooks may be sent to. Pure: literals are checked here; names are
+//! resolved at the attempt, and their addresses checked by the same rules.
 
 use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use url::{Host, Url};
 
-/// Ports of well-known services that speak no HTTP, above 1024.
+/// Ports above 1024 of well-known services that do not speak HTTP.
 const SERVICE_PORTS: [u16; 24] = [
     1433, 1521, 1883, 2049, 2181, 2375, 2376, 2379, 2380, 3306, 3389, 4369, 5432, 5672, 5900, 5984, 6379, 6667, 9042,
     9092, 9200, 11211, 27017, 50000,
 ];
 
-/// Why a URL is refused, as a sentence.
+/// Why a URL is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     #[error("is not a URL with a host, such as https://crm.example/hooks")]
@@ -26,15 +26,15 @@ pub enum Refused {
     Address,
 }
 
-/// Whether a text is the URL of a page of the web.
+/// Whether a text is an `http:` or `https:` URL.
 pub fn is_page(text: &str) -> bool {
     Url::parse(text).is_ok_and(|url| ["http", "https"].contains(&url.scheme()) && url.host().is_some())
 }
 
-/// Checks an endpoint's URL as far as it can be without a resolver.
+/// Checks an endpoint's URL without resolving its name.
 ///
 /// # Errors
-/// The first rule that it breaks.
+/// The first rule that the URL breaks.
 pub fn check_url(text: &str, allowed: &[IpNet]) -> Result<Url, Refused> {
     let url = Url::parse(text).map_err(|_| Refused::NotAUrl)?;
     let https = match url.scheme() {
@@ -64,13 +64,14 @@ pub fn check_url(text: &str, allowed: &[IpNet]) -> Result<Url, Refused> {
     match literal {
         Some(ip) if is_forbidden(ip) && !is_allowed(ip, allowed) => Err(Refused::Address),
         Some(ip) if !https && !is_allowed(ip, allowed) => Err(Refused::Scheme),
-        // A name over plain http is judged by what it resolves to.
+        // Plain http is checked at the attempt, by the addresses of the name.
         None if !https && allowed.is_empty() => Err(Refused::Scheme),
         _ => Ok(url),
     }
 }
 
-/// Whether an operator has opened this address. Metadata services stay shut.
+/// Whether the operator has allowed this address. Cloud metadata services cannot be
+/// allowed.
 pub fn is_allowed(ip: IpAddr, allowed: &[IpNet]) -> bool {
     !is_metadata(ip) && allowed.iter().any(|net| net.contains(&ip))
 }
@@ -85,7 +86,7 @@ fn is_metadata(ip: IpAddr) -> bool {
     }
 }
 
-/// Whether no webhook goes there unless an operator says so.
+/// Whether webhooks may not be sent there unless the operator allows it.
 pub fn is_forbidden(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(v4) => is_forbidden_v4(v4),
@@ -93,7 +94,7 @@ pub fn is_forbidden(ip: IpAddr) -> bool {
     }
 }
 
-/// RFC 6890 and its successors: everything that is not plainly public.
+/// Everything that RFC 6890 and its successors do not make public.
 fn is_forbidden_v4(ip: Ipv4Addr) -> bool {
     let [a, b, c, _] = ip.octets();
     matches!(
@@ -118,10 +119,10 @@ fn is_forbidden_v4(ip: Ipv4Addr) -> bool {
 fn is_forbidden_v6(ip: Ipv6Addr) -> bool {
     let s = ip.segments();
     if s[..6] == [0x64, 0xff9b, 0, 0, 0, 0] {
-        // NAT64: as good or bad as the address inside.
+        // NAT64: the address inside decides.
         return embedded(ip).is_none_or(is_forbidden_v4);
     }
-    // Outside 2000::/3 nothing is public; inside it, what is not.
+    // Only 2000::/3 is public, and not all of it.
     s[0] & 0xe000 != 0x2000
         || s[0] == 0x2002
         || s[0] == 0x2001 && (s[1] < 0x200 || s[1] == 0xdb8)
@@ -129,7 +130,7 @@ fn is_forbidden_v6(ip: Ipv6Addr) -> bool {
         || s[0] == 0x2620 && s[1] == 0x4f && s[2] == 0x8000
 }
 
-/// The IPv4 address inside an IPv6 one that embeds one.
+/// The IPv4 address inside an IPv6 address that embeds one.
 fn embedded(ip: Ipv6Addr) -> Option<Ipv4Addr> {
     let s = ip.segments();
     let tail = Ipv4Addr::from((u32::from(s[6]) << 16) | u32::from(s[7]));

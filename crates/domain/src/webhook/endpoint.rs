@@ -1,4 +1,4 @@
-//! A webhook receiver's definition, already validated.
+//! A validated definition of a webhook receiver.
 
 use serde::ser::SerializeMap as _;
 use serde::{Deserialize, Serialize, Serializer};
@@ -17,7 +17,7 @@ pub enum Profile {
     Blitzllama,
     #[serde(rename = "1flow")]
     OneFlow,
-    /// A message in a chat.
+    /// A message for a Slack channel.
     Slack,
 }
 
@@ -39,7 +39,7 @@ impl Profile {
     }
 }
 
-/// What a webhook tells of.
+/// The type of event that a webhook reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EventType {
     #[serde(rename = "response.answered")]
@@ -52,11 +52,11 @@ pub enum EventType {
     Dismissed,
     #[serde(rename = "user.erased")]
     Erased,
-    /// An operator's test of an endpoint; no endpoint subscribes to it.
+    /// A test by an operator; endpoints cannot subscribe to it.
     #[serde(rename = "endpoint.test")]
     Test,
-    /// A survey takes no more responses. Stored rows name a type by its place here, so
-    /// new ones come last.
+    /// A survey takes no more responses. Stored rows contain the index of a type, so new
+    /// ones are added at the end.
     #[serde(rename = "survey.closed")]
     Closed,
 }
@@ -84,15 +84,15 @@ impl EventType {
     }
 }
 
-/// A secret as it travels in records: sealed with the cluster key, and beside
-/// it a keyed digest by which two secrets are told to be the same.
+/// A secret in records: encrypted with the cluster key, with a keyed digest by which equal
+/// secrets are recognised.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SealedSecret {
     /// Base64 of nonce and ciphertext.
     pub sealed: String,
     /// Hex HMAC over project, endpoint and secret.
     pub digest: String,
-    /// Of a secret that signs with ed25519: what receivers verify with.
+    /// The public key of a secret that signs with ed25519, for receivers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public_key: Option<String>,
 }
@@ -103,17 +103,16 @@ impl std::fmt::Debug for SealedSecret {
     }
 }
 
-/// The value of a header that goes with each webhook. It may be a token, so it
-/// travels sealed; definitions made by version 0.1.0 hold it in clear until they
-/// are changed.
+/// The value of a header that is sent with each webhook. It may be a token, so it is sealed
+/// in records; definitions made by version 0.1.0 have it in clear until they are changed.
 #[derive(Clone, PartialEq, Eq)]
 pub enum HeaderText {
     Clear(String),
     Sealed(SealedSecret),
 }
 
-/// What a sealed value is shown as; in a definition that is sent back it keeps the
-/// value that is there.
+/// What replaces a sealed value in answers. In a definition that is sent back it keeps the
+/// stored value.
 pub const SEALED: &str = "(sealed)";
 
 impl std::fmt::Debug for HeaderText {
@@ -139,7 +138,7 @@ pub struct Endpoint {
     pub enabled: bool,
     pub events: Vec<String>,
     pub surveys: Vec<String>,
-    /// Of completed responses it gets those alone to which these apply.
+    /// If there are any, only completed responses that meet them are sent.
     #[serde(rename = "where", skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<ResponseCondition>,
     pub test: bool,
@@ -147,16 +146,16 @@ pub struct Endpoint {
     pub retry: Policy,
     pub rate_limit: Option<Rate>,
     pub concurrency: u32,
-    /// By name, in small letters.
+    /// By name, in lower case.
     pub headers: BTreeMap<String, HeaderText>,
     pub tls: Option<Tls>,
-    /// Never shown; the bridge leaves it out of what it answers.
+    /// The bridge leaves it out of its answers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret: Option<SealedSecret>,
-    /// The secrets before rotations, newest first, and until when they still sign.
+    /// Earlier secrets, newest first, and until when they still sign.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub previous_secrets: Vec<PreviousSecret>,
-    /// Given up by askwhen itself, whatever `enabled` says.
+    /// Set when askwhen gave the endpoint up, whatever `enabled` says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disabled: Option<Disabled>,
 }
@@ -167,14 +166,14 @@ pub struct PreviousSecret {
     pub until_ms: Millis,
 }
 
-/// What TLS to a receiver needs beyond what the machine trusts; PEM.
+/// TLS settings of a receiver, as PEM, besides the machine's trusted certificates.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Tls {
-    /// Certificates trusted besides the machine's.
+    /// Certificates that are trusted in addition.
     pub ca: Option<String>,
-    /// The chain that askwhen shows, its own certificate first.
+    /// askwhen's certificate chain, its own certificate first.
     pub client_cert: Option<String>,
-    /// Its private key; never shown.
+    /// The private key of `client_cert`; never shown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_key: Option<SealedSecret>,
 }
@@ -188,9 +187,9 @@ pub struct Disabled {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DisabledReason {
-    /// Nothing but failures for five days.
+    /// All attempts failed for five days.
     Auto,
-    /// The receiver said so: 410, or `webhook-delivery: disable`.
+    /// The receiver asked for it, by 410 or `webhook-delivery: disable`.
     Gone,
 }
 
@@ -204,12 +203,12 @@ impl DisabledReason {
 }
 
 impl Endpoint {
-    /// Whether anything is sent there.
+    /// Whether webhooks are sent to it.
     pub fn is_enabled(&self) -> bool {
         self.enabled && self.disabled.is_none()
     }
 
-    /// Whether a message of this type about this survey goes here.
+    /// Whether it subscribes to a type of message about a survey.
     pub fn wants(&self, kind: EventType, survey_id: Option<&str>, test: bool) -> bool {
         self.test == test
             && self.profile.writes().contains(&kind)
@@ -222,7 +221,7 @@ impl Endpoint {
 #[derive(Debug, Clone, PartialEq)]
 pub struct ResponseCondition {
     pub survey: String,
-    /// Its `property` is the question's id.
+    /// A condition whose `property` is the question's id.
     pub answer: Condition,
 }
 
@@ -241,23 +240,23 @@ impl Serialize for ResponseCondition {
 }
 
 impl ResponseCondition {
-    /// Whether it applies to the answers to its survey. Nothing holds of a question that
-    /// was not answered.
+    /// Whether answers to its survey meet the condition. A question without an answer does
+    /// not, whatever the comparison.
     pub fn holds(&self, answers: &Value, now: Millis) -> bool {
         filter::lookup(answers, &self.answer.property).is_some() && self.answer.holds(answers, now)
     }
 }
 
 impl Endpoint {
-    /// Whether a completed response to a survey, its answers by question, is one of those
-    /// that it gets: some of its conditions are on that survey, and all of these hold.
+    /// Whether a completed response is sent to the endpoint: there are conditions on its
+    /// survey, and its answers (by question id) meet all of these.
     pub fn takes(&self, survey_id: &str, answers: &Value, now: Millis) -> bool {
         let mut own = self.conditions.iter().filter(|condition| condition.survey == survey_id).peekable();
         self.conditions.is_empty() || (own.peek().is_some() && own.all(|one| one.holds(answers, now)))
     }
 }
 
-/// `*` stands for any run of characters; everything else for itself.
+/// Whether `text` matches a pattern in which `*` stands for any characters.
 pub fn matches_glob(glob: &str, text: &str) -> bool {
     let mut parts = glob.split('*');
     let first = parts.next().unwrap_or("");

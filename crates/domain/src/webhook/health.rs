@@ -1,24 +1,27 @@
-//! How an endpoint fares. Pure: what its attempts said, and when, give its
-//! state, how many attempts may be under way, and whether it is to be given up.
+//! The health of an endpoint. Pure: from the outcomes and times of attempts follow its
+//! state, how many attempts may be in flight, and whether it is given up.
 
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
 use crate::time::{DAY, HOUR, MINUTE, Millis, SECOND};
 
-/// Failures in a row that make an endpoint degraded.
+/// Consecutive failures that make an endpoint degraded.
 const DEGRADED_AFTER: usize = 3;
-/// Failures in a row, within [`OPEN_WITHIN`], that stop what is sent there.
+/// Consecutive failures within [`OPEN_WITHIN`] that open the breaker.
 const OPEN_AFTER: usize = 10;
 const OPEN_WITHIN: Millis = MINUTE;
-/// How long nothing is sent the first time; each time after it twice as long.
+/// How long the breaker stays open the first time, in milliseconds; each further time is
+/// twice as long.
 const OPEN_FIRST: Millis = 10 * SECOND;
 const OPEN_LONGEST: Millis = 5 * MINUTE;
-/// An endpoint whose attempts have all failed for so long is given up.
+/// An endpoint is given up when all attempts have failed for this long, in milliseconds.
 const GIVE_UP_AFTER: Millis = 5 * DAY;
-/// The time until then counts from failures that lie at least and at most this far
-/// apart: a receiver may ask for a day of quiet after each.
+/// A run of failures counts towards giving up once one of them is at least this long after
+/// the first, in milliseconds.
 const SURE_AFTER: Millis = 12 * HOUR;
+/// Where the first failure after that time is later than this, a new run begins with it. In
+/// milliseconds, longer than the day of quiet that a receiver may ask for.
 const SURE_WITHIN: Millis = 2 * DAY;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -26,11 +29,11 @@ const SURE_WITHIN: Millis = 2 * DAY;
 pub enum State {
     #[default]
     Healthy,
-    /// Its last attempts failed; everything is still sent.
+    /// The last attempts failed; deliveries are still sent.
     Degraded,
-    /// Nothing is sent until a time.
+    /// Nothing is sent until `until`.
     Open,
-    /// One attempt at a time finds out whether it is back.
+    /// One attempt at a time tests whether the receiver is back.
     HalfOpen,
 }
 
@@ -52,7 +55,7 @@ impl State {
 #[serde(rename_all = "snake_case")]
 pub enum HealthReason {
     Failures,
-    /// It asked for a pause: 429, or a `Retry-After`.
+    /// The receiver asked for a pause, by 429 or `Retry-After`.
     RetryAfter,
 }
 
@@ -71,50 +74,51 @@ pub struct Health {
     pub state: State,
     pub reason: Option<HealthReason>,
     pub since: Millis,
-    /// While open: until when.
+    /// Until when the breaker is open.
     pub until: Option<Millis>,
-    /// When attempts went on after it was open last: what was due before then
-    /// counts as due then.
+    /// When attempts resumed after the breaker was open last: deliveries that were due
+    /// before count as due then.
     pub resumed_at: Millis,
-    /// How often it has been opened since it last was well.
+    /// How often the breaker was opened since the endpoint was healthy.
     opened: u32,
-    /// Start of an unbroken row of failures, and whether they lie far enough
+    /// When the current run of failures began, and whether its failures are far enough
     /// apart to count towards giving up.
     failing_from: Option<Millis>,
     failing_surely: bool,
-    /// Attempts that may be under way while it recovers.
+    /// The number of attempts that may be in flight while the endpoint recovers.
     ramp: Option<u32>,
-    /// When the latest failures of the row were.
+    /// Times of the latest consecutive failures.
     #[serde(skip)]
     failures: VecDeque<Millis>,
 }
 
-/// What an attempt said about its endpoint.
+/// The outcome of an attempt, as far as it concerns health.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HealthSignal {
     Success,
     Failure {
-        /// The receiver asked for nothing to be sent before then.
+        /// The receiver asked for a pause up to then.
         hold_until: Option<Millis>,
     },
 }
 
-/// What follows from it.
+/// The consequence of an outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Verdict {
-    /// Others should know.
+    /// Whether other processes should be told.
     pub changed: bool,
-    /// Nothing but failures for too long.
+    /// Whether the endpoint is to be given up.
     pub give_up: bool,
 }
 
 impl Health {
-    /// The health of an endpoint that begins anew.
+    /// The health of an endpoint that starts afresh.
     pub fn anew(now: Millis) -> Health {
         Health { since: now, ..Health::default() }
     }
 
-    /// Without `breaker` the endpoint is healthy or degraded, and never given up.
+    /// Applies the outcome of an attempt at `at`. Without `breaker` the endpoint is healthy
+    /// or degraded and never given up.
     pub fn see(&mut self, at: Millis, seen: HealthSignal, concurrency: u32, breaker: bool) -> Verdict {
         match seen {
             HealthSignal::Success => Verdict { changed: self.succeeded(at, concurrency), give_up: false },
@@ -138,11 +142,12 @@ impl Health {
 
     fn succeeded(&mut self, at: Millis, concurrency: u32) -> bool {
         self.failing_from = None;
-        // A report has said that it fails for long: another one takes that back.
+        // The long run of failures has been reported; a further report has to take that
+        // back.
         let was_sure = std::mem::take(&mut self.failing_surely);
         self.failures.clear();
         let changed = match self.state {
-            // The attempt was begun before the breaker opened.
+            // The attempt was started before the breaker opened.
             State::Open => false,
             State::HalfOpen => {
                 self.ramp = Some(2);
@@ -165,7 +170,8 @@ impl Health {
         changed || was_sure
     }
 
-    /// Runs the clock of giving up; gives whether it has just become sure.
+    /// Counts a failure towards giving up; returns whether the run of failures has just
+    /// become long enough to count.
     fn fails_on(&mut self, at: Millis) -> bool {
         let from = *self.failing_from.get_or_insert(at);
         let apart = at.saturating_sub(from);
@@ -226,15 +232,15 @@ impl Health {
         (self.state, self.reason, self.since, self.until) = (state, reason, at, None);
     }
 
-    /// Whether others need not be told of this after that.
+    /// Whether other processes, which know `reported`, need no new report.
     pub fn looks_like(&self, reported: &Health) -> bool {
         let look =
             |health: &Health| (health.state, health.reason, health.until, health.failing_surely, health.ramp.is_some());
         look(self) == look(reported)
     }
 
-    /// Time has passed: an endpoint that was open is tried again. Gives whether
-    /// others should know.
+    /// Moves an open breaker to half open when its time has come; returns whether other
+    /// processes should be told.
     pub fn tick(&mut self, now: Millis) -> bool {
         let over = self.state == State::Open && self.until.is_none_or(|until| until <= now);
         if over {
@@ -244,7 +250,7 @@ impl Health {
         over
     }
 
-    /// Attempts that may be under way, of the endpoint's own bound.
+    /// How many attempts may be in flight, at most `concurrency`.
     pub fn most(&self, concurrency: u32) -> u32 {
         match self.state {
             State::Open => 0,

@@ -1,5 +1,5 @@
-//! The contents of webhooks before a profile gives them a shape: the canonical message in
-//! every delivery.
+//! The contents of webhooks, before a profile shapes them: every delivery carries such a
+//! canonical message.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,8 +10,8 @@ use crate::survey::QuestionType;
 use crate::time::{self, Millis};
 use crate::webhook::endpoint::{Endpoint, EventType, Profile};
 
-/// A message for an endpoint. An attempt needs nothing else but the endpoint's definition.
-/// Times are milliseconds since the epoch.
+/// A message for an endpoint. With the endpoint's definition it is all that an attempt
+/// needs. Times are milliseconds since the epoch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Delivery {
     pub delivery_id: String,
@@ -23,16 +23,16 @@ pub struct Delivery {
     pub survey_id: Option<String>,
     pub created_at: Millis,
     pub message: Message,
-    /// The reply address of an operator's test. A test is a single attempt, whatever the
-    /// endpoint's state is.
+    /// The reply address of an operator's test. A test is a single attempt, made whatever
+    /// the endpoint's state.
     #[serde(default)]
     pub test_for: Option<String>,
-    /// A redelivery is not sent before this time, so that many keep their order.
+    /// The earliest time of the first attempt, which keeps many redeliveries in order.
     #[serde(default)]
     pub not_before: Option<Millis>,
 }
 
-/// An offer that was seen or closed.
+/// A display or a dismissal of an offer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OfferEvent {
     /// `survey.displayed` or `survey.dismissed`.
@@ -50,7 +50,7 @@ pub struct OfferEvent {
     pub test: bool,
 }
 
-/// What endpoints are told of, and when it happened.
+/// An event that endpoints are told of, and its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WebhookEvent {
     pub kind: EventType,
@@ -63,16 +63,16 @@ pub struct Message {
     pub kind: EventType,
     /// When the event happened.
     pub at: Millis,
-    /// `None` for an erasure, which tells nothing but the user's id.
+    /// `None` for an erasure, which contains only the user's id.
     pub data: Option<Data>,
 }
 
-/// A survey takes no more responses.
+/// A survey that takes no more responses.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SurveyClosed {
     pub survey_id: String,
     pub reason: ClosedReason,
-    /// Responses that were completed, over all versions.
+    /// Completed responses, over all versions.
     pub completed: u64,
     #[serde(with = "time::rfc3339")]
     pub at: Millis,
@@ -82,7 +82,7 @@ pub struct SurveyClosed {
 #[serde(rename_all = "snake_case")]
 pub enum ClosedReason {
     QuotaFull,
-    /// Its schedule is over.
+    /// Its schedule has ended.
     Ended,
     Archived,
 }
@@ -104,8 +104,9 @@ impl Delivery {
     }
 }
 
-/// The deliveries of an event for an endpoint: one, or for `blitzllama` one for each changed
-/// answer. `origin` is the journal record behind the event: redoing it gives the same ids.
+/// The deliveries of an event to an endpoint: one, or for the profile `blitzllama` one for
+/// each changed answer. `origin` is the journal record that caused it; reprocessing gives
+/// the same ids.
 pub fn deliveries(
     origin: &Origin,
     endpoint: &Endpoint,
@@ -124,7 +125,7 @@ pub fn deliveries(
     vec![one(data.clone(), "")]
 }
 
-/// One delivery for an endpoint; `part` tells those of one event apart.
+/// One delivery; `part` distinguishes several of one event.
 pub fn delivery(
     origin: &Origin,
     endpoint: &Endpoint,
@@ -148,12 +149,12 @@ pub fn delivery(
     }
 }
 
-/// The user that operators' tests are about.
+/// The user id in operators' tests.
 pub const TESTER: &str = "askwhen-test";
 
 impl Data {
-    /// The data of `survey.closed`: about nobody, with what is told in the place of a trigger's
-    /// properties, as rows that wait are stored with these members and no others.
+    /// The data of `survey.closed`. It concerns no user; its details take the place of
+    /// trigger properties, because stored rows have exactly these members.
     pub fn closed(project: &str, closed: &SurveyClosed) -> Data {
         Data {
             response_id: String::new(),
@@ -167,8 +168,8 @@ impl Data {
         }
     }
 
-    /// Takes away who answered: one id stands for the response and for its user, and what
-    /// leads to the user otherwise is left out.
+    /// Replaces response id and user id by one id, and removes everything else that could
+    /// reveal the user.
     #[must_use]
     pub fn anonymous(self, id: String) -> Data {
         Data {
@@ -181,7 +182,7 @@ impl Data {
         }
     }
 
-    /// Whether an id of the response stands for its user.
+    /// Whether an id of the response replaces the user's.
     pub fn is_anonymous(&self) -> bool {
         self.user_id == self.response_id
     }
@@ -221,7 +222,7 @@ impl Data {
     }
 }
 
-/// Everything that any profile may write.
+/// Everything that a profile may write.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Data {
     pub response_id: String,
@@ -231,11 +232,11 @@ pub struct Data {
     pub project: String,
     pub user_id: String,
     pub user_attributes: Json,
-    /// Whether it was answered by a link, without an offer.
+    /// Whether the response was given by a link, without an offer.
     pub link: bool,
     pub platform: Option<String>,
     pub locale: Option<String>,
-    /// The frontend trigger; empty for a link survey.
+    /// Empty for a link survey.
     pub trigger: String,
     pub trigger_properties: Json,
     pub activation: Option<ActivationFact>,
@@ -247,7 +248,7 @@ pub struct Data {
 }
 
 impl Data {
-    /// The answers as one object.
+    /// The answers as one object, by question id.
     pub fn answers_by_question(&self) -> serde_json::Value {
         self.answers.iter().map(|answer| (answer.question_id.clone(), answer.value.value())).collect()
     }
@@ -264,13 +265,13 @@ pub struct ActivationFact {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AnswerFact {
     pub question_id: String,
-    /// From 1, in the order of the survey's questions.
+    /// Position in the survey's questions, from 1.
     pub order: u32,
     #[serde(rename = "type")]
     pub kind: QuestionType,
     pub text: String,
     pub value: Json,
-    /// The labels of the chosen options; empty for other types.
+    /// Labels of the chosen options; empty for other types.
     pub labels: Vec<String>,
     pub answered_at: Millis,
     pub duration_ms: Option<u64>,

@@ -1,4 +1,4 @@
-//! How many of something in how much time, and who keeps to it.
+//! A rate, and a pace that keeps to it.
 
 use serde::{Deserialize, Serialize};
 use std::num::NonZeroU32;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::time::Millis;
 
-/// `10000/s`, `600/m`, `5/h`
+/// A number per unit of time: `10000/s`, `600/m`, `5/h`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Rate {
@@ -59,34 +59,34 @@ impl TryFrom<String> for Rate {
     }
 }
 
-/// Keeps to a rate by the times that it is given (GCRA): after a pause, as many as
-/// come in a tenth of a second may go at once.
+/// Keeps to a rate (generic cell rate algorithm). After a pause, as many as come in a tenth
+/// of a second may follow each other at once. Times are passed in.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Pace {
-    /// When the next one would be due at an even pace, in microseconds.
+    /// When the next one would be due at an even pace, in microseconds since the epoch.
     even_us: i64,
 }
 
 impl Pace {
-    /// When the next one may go: `now` or later. `share` is the part of the rate
-    /// that is this one's to use.
+    /// When the next one may go, `now` or later. `share`, from 0 to 1, is the part of the
+    /// rate that this process may use.
     pub fn next(&self, rate: Rate, share: f64, now: Millis) -> Millis {
         let (each, slack) = Pace::spans(rate, share);
-        // Whatever the rate or the share was before, one of these is waited for.
+        // However rate and share have changed, the wait is at most one interval.
         let latest = now.saturating_mul(1_000).saturating_add(each);
         let at = self.even_us.saturating_sub(slack).min(latest);
-        // Never early: the next whole millisecond.
+        // Rounded up to a whole millisecond, so that it is never early.
         now.max(at.saturating_add(999).div_euclid(1_000))
     }
 
-    /// One goes now.
+    /// Counts one that goes now.
     pub fn take(&mut self, rate: Rate, share: f64, now: Millis) {
         let (each, _) = Pace::spans(rate, share);
         let now_us = now.saturating_mul(1_000);
         self.even_us = self.even_us.clamp(now_us, now_us.saturating_add(100_000)).saturating_add(each);
     }
 
-    /// Microseconds between two, and how far ahead of the even pace one may be.
+    /// The interval, and how far ahead of the even pace one may be, in microseconds.
     fn spans(rate: Rate, share: f64) -> (i64, i64) {
         let each = rate.per.as_micros() as f64 / (f64::from(rate.count.get()) * share.clamp(1e-6, 1.0));
         (each.ceil() as i64, (100_000.0 - each).max(0.0) as i64)

@@ -1,11 +1,11 @@
-//! When a failed delivery is tried again. Pure: a policy, what happened, and
-//! the times so far give the next due time or the end.
+//! When a failed delivery is tried again. Pure: a policy, the failure and the times so far
+//! give the next due time or the end.
 
 use serde::{Deserialize, Serialize};
 
 use crate::time::{DAY, HOUR, MINUTE, Millis, SECOND};
 
-/// Which statuses count as taken.
+/// The HTTP statuses that count as success.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Success {
     #[serde(rename = "2xx")]
@@ -23,10 +23,10 @@ impl Success {
     }
 }
 
-/// How the intervals grow, in milliseconds.
+/// How the intervals between attempts grow, in milliseconds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Intervals {
-    /// One after the other; when they are used up the delivery ends.
+    /// One after the other; after the last the delivery ends.
     Schedule(Vec<Millis>),
     Fixed(Millis),
     Exponential {
@@ -36,28 +36,29 @@ pub enum Intervals {
     },
 }
 
-/// A policy with nothing left out. All spans in milliseconds.
+/// A complete policy; all durations in milliseconds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Policy {
     pub intervals: Intervals,
-    /// 0.2 spreads every interval over ±20 %.
+    /// 0.2 varies every interval by ±20 %.
     pub jitter: f64,
     pub max_attempts: Option<u32>,
-    /// From the first attempt's start; a due time equal to it is still tried.
+    /// How long after the start of the first attempt the last one may be due, that time
+    /// included.
     pub max_age: Option<Millis>,
     pub success: Success,
     pub terminal_status: Vec<u16>,
-    /// Longest `Retry-After` that is honoured; `None` ignores the header.
+    /// The longest `Retry-After` that is followed; `None` ignores the header.
     pub retry_after_max: Option<Millis>,
-    /// Whether the endpoint's health holds deliveries back, and the receiver
-    /// may disable the endpoint.
+    /// Whether the endpoint's health can hold deliveries back, and whether the receiver can
+    /// disable the endpoint.
     pub breaker: bool,
     pub connect_timeout: Millis,
     pub timeout: Millis,
 }
 
 impl Policy {
-    /// Contract §5: 5s 5m 30m 2h 5h 10h 10h, ±20 %.
+    /// The default: retries after 5s 5m 30m 2h 5h 10h 10h, each ±20 %.
     pub fn standard(timeout: Millis) -> Policy {
         let delays = [5 * SECOND, 5 * MINUTE, 30 * MINUTE, 2 * HOUR, 5 * HOUR, 10 * HOUR, 10 * HOUR];
         Policy {
@@ -74,7 +75,8 @@ impl Policy {
         }
     }
 
-    /// seeds: every 60 minutes for at most 3 days, only 200 within 10 s.
+    /// The default of the profile `1flow`: every 60 minutes for at most 3 days; only 200
+    /// within 10 s is a success.
     pub fn one_flow() -> Policy {
         Policy {
             intervals: Intervals::Fixed(HOUR),
@@ -95,22 +97,22 @@ impl Policy {
     }
 }
 
-/// What is known when an attempt has failed.
+/// A failed attempt, and those before it.
 #[derive(Debug, Clone, Copy)]
 pub struct Failed<'a> {
     pub delivery_id: &'a str,
     /// 1 for the first.
     pub attempt: u32,
     pub first_started_at: Millis,
-    /// When this attempt was due; the first is due when it starts.
+    /// When this attempt was due; for the first its start.
     pub due_at: Millis,
     pub ended_at: Millis,
     pub status: Option<u16>,
-    /// The receiver's wish, already a span.
+    /// The wait that the receiver asked for, in milliseconds.
     pub retry_after: Option<Millis>,
 }
 
-/// Why no further attempt is made.
+/// Why there is no further attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum End {
@@ -119,7 +121,7 @@ pub enum End {
     TerminalStatus,
 }
 
-/// When to try again, or why not.
+/// When the next attempt is due, or why there is none.
 pub fn next(policy: &Policy, failed: Failed<'_>) -> Result<Millis, End> {
     if failed.status.is_some_and(|status| policy.terminal_status.contains(&status)) {
         return Err(End::TerminalStatus);
@@ -135,7 +137,7 @@ pub fn next(policy: &Policy, failed: Failed<'_>) -> Result<Millis, End> {
             grown.min(*cap as f64) as Millis
         }
     };
-    // Nothing waits longer than a day at a time.
+    // No interval exceeds a day.
     let interval = (plain + jitter(policy.jitter, plain, failed.delivery_id, failed.attempt)).min(DAY);
     let asked = match (policy.retry_after_max, failed.retry_after) {
         (Some(max), Some(wish)) => failed.ended_at.saturating_add(wish.clamp(0, max)),
@@ -148,8 +150,8 @@ pub fn next(policy: &Policy, failed: Failed<'_>) -> Result<Millis, End> {
     }
 }
 
-/// A share of the interval between −`share` and +`share`, a hash of delivery
-/// and attempt: the same wherever and whenever it is worked out.
+/// A deterministic part of the interval between −`share` and +`share`: a hash of delivery
+/// and attempt.
 fn jitter(share: f64, interval: Millis, delivery_id: &str, attempt: u32) -> Millis {
     if share == 0.0 {
         return 0;

@@ -17,10 +17,10 @@ use crate::user::completed;
 use crate::user::distinct::session_hash;
 use crate::user::{Activated, ActivationEvent, RememberedEvent, User};
 
-/// A property of a remembered event takes at most so much.
+/// The largest property of a remembered event, in bytes of JSON.
 const MAX_KEPT_BYTES: usize = 1 << 10;
 
-/// What a backend tells of an event.
+/// The content of a backend event.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct EventContext<'a> {
     pub name: &'a str,
@@ -40,10 +40,10 @@ pub(super) fn event(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_>,
         let properties = asked_for(&parsed, paths);
         user.extension_mut().remember(name, RememberedEvent { at, offset: ctx.origin.offset, session, properties });
     }
-    // The activations of offers that may still be displayed must not be forgotten.
+    // An event whose offer may still be displayed must not be forgotten.
     let undisplayed = user.offers.iter().filter(|offer| offer.displayed_at.is_none());
     let offered: Vec<u64> = undisplayed.filter_map(|offer| Some(offer.activation.as_ref()?.offset)).collect();
-    // The event is stored once, however many surveys keep it.
+    // The event is allocated once and shared by all surveys that keep it.
     let (mut arming, mut cancelling) = (None, None);
     for survey_id in ctx.project.listeners(name) {
         let entry = &ctx.project.surveys[survey_id];
@@ -56,13 +56,13 @@ pub(super) fn event(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_>,
             continue;
         }
         let value = survey.match_by().map(|property| matched_value(&parsed, property));
-        // A record that lacks the property takes no part.
+        // A record without the property does not take part.
         if value.as_ref().is_some_and(Option::is_none) {
             continue;
         }
         let value = value.flatten();
-        // A late event whose windows are all over has no effect, unless it prevents or cancels
-        // what earlier events have begun.
+        // A late event whose windows have all ended is ignored, unless it prevents or
+        // cancels what an earlier event began.
         let over = at.saturating_add(activation.reach()).saturating_add(expires_after) <= ctx.now;
         let state_now = windows::of(user, survey_id, value.as_ref());
         let state_now = state_now.filter(|state| state.fingerprint == entry.fingerprint);
@@ -73,7 +73,7 @@ pub(super) fn event(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_>,
         }
         let late = !activation.waits() && at.saturating_add(expires_after) <= ctx.now;
         let pattern_mask = pattern_mask | if late { LATE } else { 0 };
-        // Nothing asks for the properties of an event that only cancels.
+        // The properties of an event that only cancels are never read.
         let event = if pattern_mask & !CANCELS != 0 { &mut arming } else { &mut cancelling };
         let event = event.get_or_insert_with(|| {
             let properties = (pattern_mask & !CANCELS != 0).then(|| Json::from_valid(properties));
@@ -92,20 +92,20 @@ pub(super) fn event(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_>,
     }
 }
 
-/// The properties that rules ask for, by their paths; `None` when there are none.
+/// The properties at `paths`, as one object; `None` when the event has none of them.
 fn asked_for(properties: &Value, paths: &BTreeSet<String>) -> Option<Json> {
     let found = paths.iter().filter_map(|path| Some((path.clone(), filter::lookup(properties, path)?)));
     let kept: Map<String, Value> = found.filter_map(|(path, value)| Some((path, shortened(value)?))).collect();
     (!kept.is_empty()).then(|| Json::of(&kept))
 }
 
-/// A longer text is cut; of what is large otherwise nothing is kept.
+/// The value as it is kept: a long text is cut off, any other large value is left out.
 fn shortened(value: &Value) -> Option<Value> {
     let json = completed::shortened(&Json::of(value));
     (json.len_bytes() <= MAX_KEPT_BYTES).then(|| json.value())
 }
 
-/// The value that tells windows apart; a list or an object is none.
+/// The value of the `match` property; a list or an object does not count as one.
 fn matched_value(properties: &Value, property: &str) -> Option<Json> {
     let value = filter::lookup(properties, property)?;
     let is_plain = value.is_string() || value.is_number() || value.is_boolean();

@@ -1,4 +1,4 @@
-//! A name becomes an alias of a user: what it leaves behind, and what the user takes over.
+//! One name becomes an alias of another: the state moves from the alias to its user.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,16 +9,16 @@ use super::{history, windows};
 use crate::time::Millis;
 use crate::user::{Alias, SeenId, User};
 
-/// What becomes of a name that is an alias from now on.
+/// A user's state, taken from a name that became an alias.
 pub struct Departed {
-    /// What its user takes over.
+    /// The state that the user takes over.
     pub state: User,
-    /// What stays under the name: whose alias it is.
+    /// What stays stored under the alias: only whose alias it is.
     pub left: User,
-    /// Event ids that are to be kept by the store: what comes under the name still passes
-    /// by there.
+    /// Event ids for the store's table. Records under the alias still come by its
+    /// partition, which has to recognise repeated ones.
     pub spilled: Vec<SeenId>,
-    /// Offers that hold a grant of a quota, by their surveys, and until when.
+    /// Offers that hold a grant of a quota: survey id, and when the hold lapses.
     pub holds: Vec<(String, Millis)>,
 }
 
@@ -34,8 +34,8 @@ fn holds(user: &User, now: Millis) -> Vec<(String, Millis)> {
     user.offers.iter().filter_map(|offer| Some((offer.survey_id.clone(), offer.holds(now)?))).collect()
 }
 
-/// Lets a user take over the state of a name that became its alias. Offers of surveys
-/// other than `granted` hold no grant any more; gives the grants that its new offers hold.
+/// Merges the state of an alias into its user. Offers of surveys that are not in `granted`
+/// lose their grant. Returns the grants that the taken-over offers hold.
 pub fn absorb(
     ctx: ApplyContext<'_>,
     before: &User,
@@ -65,7 +65,7 @@ pub fn absorb(
         }
     }
     let spilled = user.absorb(theirs, ctx.now, ctx.project.settings.id_remembered());
-    // A name that goes back to what it was is no alias of its own.
+    // Should an alias be turned round, the user must not become its own alias.
     if alias != ctx.user_id {
         user.identity_mut().aliases.push(Alias { name: alias.to_owned(), since: ctx.now });
     }

@@ -1,5 +1,5 @@
-//! Answers to an offer or to a link survey: checked against the pinned
-//! questions, merged by question, told to the endpoints.
+//! Answers to an offer or a link survey: they are checked against the questions of the
+//! pinned version, merged by question and sent to endpoints.
 
 use super::apply_context::ApplyContext;
 use super::fanout::ToldAnswers;
@@ -31,11 +31,11 @@ pub(super) fn answers(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_
     }
 }
 
-/// What answers make of a response.
+/// A response before and after answers were merged into it.
 struct Step {
     at: Millis,
     before: Option<Response>,
-    /// The questions whose answers are others now.
+    /// Ids of the questions whose answers changed.
     changed: Vec<String>,
     completes: bool,
     path: OnPath,
@@ -55,7 +55,7 @@ fn take(
         Target::Link { single_use: Some(link), .. } => Some(link),
         _ => None,
     };
-    // The response that has used the link up may be sent again.
+    // The response that used a single-use link up may be sent again.
     if single_use.is_some_and(|link| user.used_links.contains_key(&link.link_id)) && !user.offers[index].is_completed()
     {
         return Err(Refusal::LinkUsed);
@@ -106,7 +106,7 @@ fn take(
     Ok(())
 }
 
-/// Keeps a response, and what rules and caps ask of it.
+/// Stores a response and updates what targeting rules and caps count.
 fn keep(
     ctx: ApplyContext<'_>,
     user: &mut User,
@@ -123,7 +123,8 @@ fn keep(
     }
     response.completed |= completes;
     response.updated_at = response.updated_at.max(at);
-    // Rules of other surveys would tell who said what.
+    // The answers of an anonymous survey are not kept for rules: a rule that looks at them
+    // would reveal who gave them.
     let kept = (completes && !survey.anonymous).then(|| {
         let on_path = response.answers.iter().filter(|(id, _)| step.path.answered.contains(id));
         CompletedAnswers::of(on_path.map(|(id, answer)| (id, &answer.value)), at)
@@ -138,7 +139,7 @@ fn keep(
     if completes {
         caps::completed(ctx, user, index, at, out);
     }
-    // A refused response to a link is none: nobody is in an arm by it.
+    // Only a response that was accepted puts its user into an arm.
     if is_first && user.offers[index].link {
         shares::enter_arm(user, survey);
     }
@@ -152,10 +153,10 @@ fn keep(
     }
 }
 
-/// Tells the endpoints what is new on the path, and its end.
+/// Emits messages about answers that are new on the path, and about the completion.
 fn tell(ctx: ApplyContext<'_>, user: &mut User, found: &FoundOffer, step: &Step, out: &mut Outputs) {
     let Step { at, path, .. } = step;
-    // An answer that the path leads to again was taken out of what was told before.
+    // An answer that the path reaches again counts as new: the message before left it out.
     let was_told = step.before.as_ref().map_or_else(Vec::new, |before| OnPath::of(&found.survey, before).answered);
     let is_news = |id: &&String| step.changed.contains(id) || !was_told.contains(id);
     let news: Vec<String> = path.answered.iter().filter(is_news).cloned().collect();
@@ -169,8 +170,8 @@ fn tell(ctx: ApplyContext<'_>, user: &mut User, found: &FoundOffer, step: &Step,
     }
 }
 
-/// Turns the offer's hold, or a grant of its own, into a completion; a refusal, or what
-/// is needed first, is in `out`.
+/// Turns the offer's hold, or a grant that is free, into a completion. Returns `false` when
+/// the completion is refused or needs a grant first; both are noted in `out`.
 fn has_grant(ctx: ApplyContext<'_>, user: &mut User, index: usize, out: &mut Outputs) -> bool {
     if caps::refuses_completion(ctx, user, index, out) {
         link::close_unused(user, index);
@@ -179,7 +180,8 @@ fn has_grant(ctx: ApplyContext<'_>, user: &mut User, index: usize, out: &mut Out
     }
     let offer = &user.offers[index];
     let (survey_id, held) = (offer.survey_id.clone(), offer.holds(ctx.now));
-    // Without a hold it was dismissed before, or these are a link's first answers.
+    // There is no hold when the offer was dismissed before, or when a link is answered for
+    // the first time.
     match if held.is_some() { QuotaStatus::Available } else { ctx.quota_status(&survey_id) } {
         QuotaStatus::Available => {
             out.quotas.push((survey_id, Change::Complete { held }));
@@ -198,7 +200,7 @@ fn has_grant(ctx: ApplyContext<'_>, user: &mut User, index: usize, out: &mut Out
     }
 }
 
-/// How the answers of a response stand to the survey's path, by question id.
+/// How the answers of a response relate to the survey's path, by question id.
 struct OnPath {
     answered: Vec<String>,
     left_behind: Vec<String>,
@@ -219,7 +221,7 @@ impl OnPath {
     }
 }
 
-/// Merges by question, the latest `answered_at` winning; gives the ids of the
+/// Merges answers by question; the latest `answered_at` wins. Returns the ids of the
 /// questions whose answers changed.
 fn merge(response: &mut Response, given: &[GivenAnswer], times: ClientTimes, log_time: Millis) -> Vec<String> {
     let mut changed: Vec<String> = Vec::new();
@@ -230,7 +232,8 @@ fn merge(response: &mut Response, given: &[GivenAnswer], times: ClientTimes, log
         };
         let new = Answer { value: one.value.clone(), answered_at, duration_ms: one.duration_ms };
         match response.answers.get_mut(&one.question_id) {
-            // Said again: nothing changes, but what is older than this is late.
+            // The same value again changes no answer, but moves the time against which late
+            // answers are compared.
             Some(old) if old.value == new.value => old.answered_at = old.answered_at.max(new.answered_at),
             Some(old) if old.answered_at > new.answered_at => {}
             Some(old) => {
@@ -252,7 +255,7 @@ fn bytes(response: &Response) -> usize {
     response.answers.iter().map(|(id, a)| id.len() + a.value.len_bytes() + 32).sum()
 }
 
-/// The answers as they are kept.
+/// The answers in the form in which they are stored.
 fn fitted_all(survey: &Survey, given: &[GivenAnswer]) -> Result<Vec<GivenAnswer>, Refusal> {
     let fit = |(i, one): (usize, &GivenAnswer)| {
         let refuse =

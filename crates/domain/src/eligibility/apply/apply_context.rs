@@ -1,4 +1,5 @@
-//! Where and when a record is applied, and what it asks.
+//! The surroundings of a record: its place and time in the journal, and what a trigger asks
+//! for.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +12,7 @@ use crate::record::Context;
 use crate::time::{MINUTE, Millis};
 use crate::user::Offer;
 
-/// What a trigger record asks.
+/// The content of a trigger.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RequestContext<'a> {
     pub trigger: &'a str,
@@ -19,7 +20,8 @@ pub(super) struct RequestContext<'a> {
     pub context: &'a Context,
 }
 
-/// Where and when a record is applied; all of it from the journal.
+/// Place and time of the record that is applied, and the definitions in force; all of it
+/// comes from the journal.
 #[derive(Debug, Clone, Copy)]
 pub struct ApplyContext<'a> {
     pub origin: Origin,
@@ -28,18 +30,18 @@ pub struct ApplyContext<'a> {
     pub project_id: &'a str,
     pub user_id: &'a str,
     pub project: &'a Project,
-    /// What is left of the quotas of surveys that have one.
+    /// The quota status of each survey that has a quota.
     pub quota_statuses: &'a QuotaStatuses,
-    /// What counters of caps have answered; of the others nothing is known.
+    /// Answers of the counters of caps that have been asked so far.
     pub caps: &'a CapAnswers,
     /// Whether the record may wait for a grant.
     pub may_wait: bool,
 }
 
-/// The quota's status of each survey; a survey that is not there has no quota.
+/// By survey id; a survey without a quota is missing.
 pub type QuotaStatuses = BTreeMap<String, QuotaStatus>;
 
-/// What counters have answered.
+/// By counter, its answer.
 pub type CapAnswers = BTreeMap<CapKey, CapAnswer>;
 
 /// No counter has been asked.
@@ -53,8 +55,9 @@ impl ApplyContext<'_> {
         self.quota_statuses.contains_key(survey_id)
     }
 
-    /// Lets an offer hold a grant for a span from when it was made. Without a quota or a
-    /// cap the end is rounded up to a minute: then there are fewer ends to keep.
+    /// Lets an offer hold a grant for `span` milliseconds from when it was made. For a
+    /// survey without quota and cap the end is rounded up to a full minute, so that fewer
+    /// distinct times have to be stored.
     pub(super) fn hold(&self, offer: &mut Offer, span: Millis, is_capped: bool, out: &mut Outputs) {
         let until = offer.offered_at.saturating_add(span);
         let whole = until.saturating_add(MINUTE - 1).div_euclid(MINUTE).saturating_mul(MINUTE);

@@ -1,4 +1,4 @@
-//! The gate `cap_reached`, and what becomes of the places that an offer takes.
+//! The gate `cap_reached`, and the changes of the places that an offer holds.
 
 use serde_json::{Value, json};
 use std::cell::OnceCell;
@@ -14,12 +14,12 @@ use crate::survey::filter;
 use crate::time::Millis;
 use crate::user::{Offer, User};
 
-/// The places that an offer of a survey takes.
+/// The places of counters that an offer of a survey takes.
 #[derive(Debug, Clone, Default)]
 pub(super) struct OfferPlaces {
-    /// In the order in which they are asked for.
+    /// In the order in which they are requested.
     pub pins: Vec<PinnedCap>,
-    /// Whether some counters have not answered yet.
+    /// Whether a counter has not answered yet.
     pub is_open: bool,
 }
 
@@ -29,8 +29,8 @@ impl OfferPlaces {
     }
 }
 
-/// `cap_reached`, or the places that an offer would take. Of several counters that are
-/// full the one that opens last speaks.
+/// Checks the gate `cap_reached`; returns the places that an offer would take. When several
+/// counters are full, the failure names the one that frees a place last.
 pub(super) fn caps(
     survey: &Survey,
     ctx: ApplyContext<'_>,
@@ -82,7 +82,7 @@ fn stop(scope: &str, cap: &Cap, value: Option<&Value>, refusal: Option<CapRefusa
     GateFailure { gate: Gate::CapReached, actual, until: refusal.and_then(|refusal| refusal.until), hint: None }
 }
 
-/// Whether an offer of a survey can only be used while it holds its places.
+/// Whether an offer can be used only while it holds its places.
 pub(super) fn is_capped(user: &User, offer: &Offer) -> bool {
     user.extension.as_ref().is_some_and(|extension| extension.caps.contains_key(&offer.offer_id))
 }
@@ -95,21 +95,21 @@ fn change(pin: &mut PinnedCap, outcome: CapOutcome, out: &mut Outputs) {
     }
 }
 
-/// Lets a new offer hold its places until a time.
+/// Lets a new offer hold its places until `until`.
 pub(super) fn hold(user: &mut User, offer_id: &str, places: OfferPlaces, until: Millis, out: &mut Outputs) {
     let mut pins = places.pins;
     pins.iter_mut().for_each(|pin| change(pin, CapOutcome::Held(until), out));
     keep(user, offer_id, pins);
 }
 
-/// Notes the places of a response to a link: its display follows at once.
+/// Notes the places of a response to a link; its display is counted at once.
 pub(super) fn keep(user: &mut User, offer_id: &str, pins: Vec<PinnedCap>) {
     if !pins.is_empty() {
         user.extension_mut().caps.insert(offer_id.to_owned(), pins);
     }
 }
 
-/// Changes the places of an offer that are still its own.
+/// Changes the places that an offer still holds.
 fn each(ctx: ApplyContext<'_>, user: &mut User, offer_id: &str, mut then: impl FnMut(&mut PinnedCap)) {
     if user.extension.as_ref().is_none_or(|extension| !extension.caps.contains_key(offer_id)) {
         return;
@@ -118,27 +118,27 @@ fn each(ctx: ApplyContext<'_>, user: &mut User, offer_id: &str, mut then: impl F
     pins.filter(|pin| pin.holds(ctx.now)).for_each(&mut then);
 }
 
-/// A display is counted; what counts completions goes on being held.
+/// Counts a display. Places of counters that count completions are still held.
 pub(super) fn displayed(ctx: ApplyContext<'_>, user: &mut User, index: usize, at: Millis, out: &mut Outputs) {
     let offer = user.offers[index].clone();
     let until = offer.offered_at.saturating_add(ctx.project.settings.offer_known);
     each(ctx, user, &offer.offer_id, |pin| match pin.count {
         CapEvent::Displayed => change(pin, CapOutcome::Counted(at), out),
-        // It is counted at once.
+        // It is counted by the completion itself.
         CapEvent::Completed if offer.is_completed() => {}
         CapEvent::Completed if pin.place == Some(CapPlace::Held(until)) => {}
         CapEvent::Completed => change(pin, CapOutcome::Held(until), out),
     });
 }
 
-/// A dismissal gives back what would count completions.
+/// A dismissal releases the places of counters that count completions.
 pub(super) fn dismissed(ctx: ApplyContext<'_>, user: &mut User, index: usize, out: &mut Outputs) {
     let offer_id = user.offers[index].offer_id.clone();
     each(ctx, user, &offer_id, |pin| change(pin, CapOutcome::Free, out));
 }
 
-/// Whether a completion has its places; one after a dismissal needs them anew. Gives
-/// whether it must be refused; what is needed first is in `out`.
+/// Whether a completion must be refused for want of a place; a completion after a dismissal
+/// takes new ones. Places that are needed first are noted in `out`.
 pub(super) fn refuses_completion(ctx: ApplyContext<'_>, user: &User, index: usize, out: &mut Outputs) -> bool {
     let offer_id = &user.offers[index].offer_id;
     let pins = user.extension.iter().filter_map(|extension| extension.caps.get(offer_id)).flatten();
@@ -172,7 +172,7 @@ pub(super) fn completed(ctx: ApplyContext<'_>, user: &mut User, index: usize, at
     }
 }
 
-/// An erased user holds no places any more.
+/// Releases the places of an offer whose user is erased.
 pub(super) fn released(ctx: ApplyContext<'_>, user: &User, offer_id: &str, out: &mut Outputs) {
     let pins = user.extension.iter().filter_map(|extension| extension.caps.get(offer_id)).flatten();
     for pin in pins.filter(|pin| pin.holds(ctx.now)) {

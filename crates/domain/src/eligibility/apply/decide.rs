@@ -1,4 +1,4 @@
-//! A frontend trigger: which survey, if any, this user is asked here and now.
+//! Decides a frontend trigger: which survey, if any, is offered to the user.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::record::Record;
 use crate::survey::Status;
 use crate::user::{Offer, OfferContext, PerSurvey, User};
 
-/// A trigger that no survey shows on: decided without looking at the user.
+/// The decision on a trigger on which no survey is shown; the user's state is not read.
 pub(super) fn nothing_shows(ctx: ApplyContext<'_>, record: &Record<'_>, trigger: &str, out: &mut Outputs) {
     let reason = if is_stale(ctx, record) { DecisionReason::Stale } else { DecisionReason::NoSurvey };
     emit(ctx, record, trigger, Conclusion::without_offer(reason), out);
@@ -113,7 +113,7 @@ pub(super) fn trigger(
     emit(ctx, record, asked.trigger, conclusion, out);
 }
 
-/// An offer that goes on is shown in the language that is asked for now.
+/// The existing offer in the language that the trigger asks for.
 fn in_language(user: &mut User, offer: Arc<Offer>, locale: Option<&str>) -> Arc<Offer> {
     let place = user.offers.iter().position(|known| known.offer_id == offer.offer_id);
     let Some(index) = place.filter(|_| locale.is_some() && offer.context.locale.as_deref() != locale) else {
@@ -123,14 +123,15 @@ fn in_language(user: &mut User, offer: Arc<Offer>, locale: Option<&str>) -> Arc<
     user.offers[index].clone()
 }
 
-/// Whether the trigger was sent long after it happened: the user has left that place
-/// of the app.
+/// Whether the trigger reached the server so late that the user has left that place in the
+/// app.
 fn is_stale(ctx: ApplyContext<'_>, record: &Record<'_>) -> bool {
     record.times.held_back().is_some_and(|span| span > ctx.project.settings.offer_ttl)
 }
 
-/// An offer that the asking session already has goes on; else priority, then soonest
-/// expiry, then oldest activation, then id. The others stay armed.
+/// Chooses among the surveys that passed: an offer that the session already has, then the
+/// highest priority, the soonest expiry, the oldest activation, the smallest id. The
+/// windows of the others stay open.
 fn choose(
     ctx: ApplyContext<'_>,
     evaluations: &mut [Evaluation],
@@ -155,7 +156,7 @@ fn choose(
     winner
 }
 
-/// What a trigger comes to.
+/// The outcome for a trigger, before it becomes a [`Decision`].
 struct Conclusion {
     reason: DecisionReason,
     survey: Option<Offered>,

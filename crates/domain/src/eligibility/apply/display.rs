@@ -1,4 +1,4 @@
-//! What the app says about an offer: seen, closed; and the offer as it stands.
+//! Displays and dismissals of an offer, and reading an offer.
 
 use super::apply_context::ApplyContext;
 use super::offers::{FoundOffer, find};
@@ -60,7 +60,7 @@ pub(super) fn dismissed(
         out.items.push(seen(ctx, &user.offers[index], EventType::Dismissed, at));
         if !user.offers[index].test {
             history::dismissed(user, &survey.survey_id, at);
-            // Closing what is complete refuses nothing.
+            // Closing a completed survey is not a refusal.
             if survey.frequency.after_dismissal.is_some() && user.offers[index].is_completed() {
                 user.extension_mut().survey_mut(&survey.survey_id).closed_at = Some(at);
             }
@@ -108,8 +108,8 @@ fn seen(ctx: ApplyContext<'_>, offer: &Offer, kind: EventType, at: Millis) -> Ou
     })
 }
 
-/// Counts a display wherever displays count; those of a survey under test
-/// count nowhere.
+/// Counts a display towards cooldowns, sessions, cycles and caps; displays of a survey in
+/// status `test` count nowhere.
 pub(super) fn mark_displayed(ctx: ApplyContext<'_>, user: &mut User, index: usize, at: Millis, out: &mut Outputs) {
     let is_capped = caps::is_capped(user, &user.offers[index]);
     let offer = user.offer_mut(index);
@@ -126,7 +126,7 @@ pub(super) fn mark_displayed(ctx: ApplyContext<'_>, user: &mut User, index: usiz
     }
     let session_id = offer.context.session_id.clone();
     let entry = ctx.project.surveys.get(&offer.survey_id);
-    // A window of an activation that has been edited since is gone.
+    // An edit of the activation has disarmed the window.
     let stands = entry.is_some_and(|entry| {
         let pinned = entry.version(offer.version);
         pinned.is_some_and(|pinned| pinned.activation_fingerprint() == entry.current.activation_fingerprint())

@@ -1,5 +1,5 @@
-//! One message per fact and endpoint that wants it; every message carries all
-//! that its retries will need.
+//! Turns events into messages: one for each endpoint that wants it, with everything that
+//! its retries will need.
 
 use serde_json::Value;
 
@@ -15,11 +15,11 @@ use crate::user::{Offer, User};
 use crate::webhook::endpoint::{Endpoint, EventType};
 use crate::webhook::message::{self, ActivationFact, AnswerFact, Data, Delivery, Message, WebhookEvent};
 
-/// Which answers a message tells, by question id.
+/// The answers that a message contains, by question id.
 #[derive(Clone, Copy)]
 pub(super) struct ToldAnswers<'a> {
     pub questions: &'a [String],
-    /// Those that no message tells any more.
+    /// Ids of answered questions that messages leave out from now on.
     pub left_behind: &'a [String],
 }
 
@@ -45,7 +45,7 @@ fn deliver(deliveries: Vec<Delivery>, out: &mut Outputs) {
     out.items.extend(deliveries.into_iter().map(|delivery| Output::Delivery(Box::new(delivery))));
 }
 
-/// That the user was erased; the message says nothing of surveys.
+/// The erasure of a user; the message names no survey.
 pub(super) fn erased(ctx: ApplyContext<'_>, out: &mut Outputs) {
     let (kind, at) = (EventType::Erased, ctx.now);
     let endpoints = ctx.project.endpoints.values().map(|e| &*e.body);
@@ -56,8 +56,8 @@ pub(super) fn erased(ctx: ApplyContext<'_>, out: &mut Outputs) {
     }
 }
 
-/// Answers just changed, or the completion of all on the path; `told` names their
-/// questions.
+/// Messages about answers that changed, or about a completion; `told` says which answers
+/// they contain.
 pub(super) fn response(
     ctx: ApplyContext<'_>,
     user: &User,
@@ -71,7 +71,7 @@ pub(super) fn response(
     out.items.push(Output::Response { kind: event.kind, at: event.at, data: Box::new(data.clone()), left_behind });
     let answers = std::cell::OnceCell::new();
     for endpoint in wanted(ctx, &found.survey, event.kind, data.test) {
-        // What is complete is judged as a whole.
+        // Conditions on a completed response look at all of its answers.
         if event.kind == EventType::Completed {
             let answers = answers.get_or_init(|| data.answers_by_question());
             if !endpoint.takes(&data.survey_id, answers, ctx.now) {
@@ -142,7 +142,7 @@ fn collect(ctx: ApplyContext<'_>, user: &User, offer: &Offer, survey: &Survey, o
     data.anonymous(id::anonymous_response(ctx.origin.incarnation, ctx.project_id, &offer.offer_id))
 }
 
-/// What the user read of each choice made.
+/// The labels of the options that were chosen.
 fn labels(question: &Question, value: &Json) -> Vec<String> {
     let text_of = |v: &Value| {
         let chosen = v.as_str().or_else(|| v.get(OTHER)?.as_str()).unwrap_or_default();

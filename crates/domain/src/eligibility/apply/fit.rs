@@ -1,5 +1,5 @@
-//! Whether a value fits its question. The widget knows the same rules; `web/vectors` pins
-//! them for both.
+//! Whether an answer suits its question. The widget follows the same rules; `web/vectors`
+//! has the test cases of both.
 
 use serde_json::Value;
 
@@ -9,7 +9,7 @@ use crate::survey::question::{OTHER, Question, QuestionType};
 /// Longest text answer, in bytes.
 pub const MAX_TEXT_BYTES: usize = 16 << 10;
 
-/// Why a value does not fit its question: what would fit.
+/// Why an answer does not suit its question; the message says what would.
 #[derive(Debug, thiserror::Error)]
 pub enum UnfitValue {
     #[error("must be an integer from {low} to {high}")]
@@ -30,10 +30,10 @@ pub enum UnfitValue {
     NotAsked,
 }
 
-/// A value that fits its question, as it is kept: `4.0` is 4.
+/// The answer in the form in which it is stored, e.g. `4` for `4.0`.
 ///
 /// # Errors
-/// What would fit.
+/// What would suit the question.
 pub fn fitted(question: &Question, given: &Json) -> Result<Json, UnfitValue> {
     let value = given.value();
     let integer_in = |low: i64, high: i64| match integer(&value) {
@@ -42,7 +42,7 @@ pub fn fitted(question: &Question, given: &Json) -> Result<Json, UnfitValue> {
     };
     let listed = |v: &Value| v.as_str().is_some_and(|s| question.options.iter().any(|o| o.value == s));
     let is_option = |v: &Value| listed(v) || (question.other.is_some() && is_other(v));
-    // An answer in the user's own words is kept in one spelling.
+    // An answer in the user's own words is stored in one canonical form.
     let kept = || if value.is_string() { given.clone() } else { Json::of(&value) };
     match question.kind {
         QuestionType::Text => match value.as_str() {
@@ -71,14 +71,13 @@ pub fn fitted(question: &Question, given: &Json) -> Result<Json, UnfitValue> {
     }
 }
 
-/// `{"other": "text"}` and nothing else.
+/// Whether the value is `{"other": "text"}` and nothing else.
 fn is_other(value: &Value) -> bool {
     let text = value.as_object().filter(|members| members.len() == 1).and_then(|members| members.get(OTHER)?.as_str());
     text.is_some_and(|text| (1..=MAX_TEXT_BYTES).contains(&text.len()))
 }
 
-/// A whole number in any spelling that JSON has for it: languages without
-/// integers write `4.0`.
+/// A whole number in any JSON spelling: languages without integers write `4.0`.
 fn integer(value: &Value) -> Option<i64> {
     let whole = || value.as_f64().filter(|n| n.fract() == 0.0 && n.abs() < 1e9).map(|n| n as i64);
     value.as_i64().or_else(whole)

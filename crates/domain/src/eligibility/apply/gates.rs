@@ -1,5 +1,5 @@
-//! The gates of design §5, tried in their order; the first that stays shut is
-//! the reason.
+//! The gates of a survey, tried in their order; the first that is shut is the reason in the
+//! decision.
 
 use std::sync::Arc;
 
@@ -25,34 +25,36 @@ use crate::survey::{AfterDismissal, GlobalCooldown, Repeat, SessionCap, Settings
 use crate::time::{self, Millis};
 use crate::user::{Activated, Offer, PerSurvey, Snooze, User, WINDOW_REMEMBERED};
 
-/// A survey that every gate let through, but for the comparison with others.
+/// A survey that passed all gates; it is offered if it wins the comparison with others.
 #[derive(Default)]
 pub(super) struct Eligible {
     pub activation: Option<Arc<Activated>>,
     pub expires_at: Millis,
-    /// An offer of it that the asking session has not shown yet.
+    /// An offer of this survey that the session has and that was not displayed yet.
     pub again: Option<Arc<Offer>>,
-    /// Whether there is a grant left is not known here.
+    /// Whether the quota's coordinator has to be asked first.
     pub needs_grant: bool,
-    /// What an offer would take of counters of caps.
+    /// The places of counters that an offer would take.
     pub places: OfferPlaces,
-    /// Its window was displayed before.
+    /// Whether its window was displayed before.
     shown: bool,
-    /// When the next window of the same value begins by itself.
+    /// When the next window of the same `match` value begins without another event.
     next_at: Option<Millis>,
 }
 
-/// When a window opens that is shut: where the next one has to begin first, its delay follows.
+/// When a window that is shut opens; a window that has not begun yet waits for its delay,
+/// too.
 fn opens_at(failure: &GateFailure, delay: Millis) -> Millis {
     let delay = if failure.gate == Gate::DelayPending { 0 } else { delay };
     failure.until.map_or(Millis::MAX, |until| until.saturating_add(delay))
 }
 
-/// The hint when an offer stands in the way of a trigger without a session.
+/// Hint of the gate `offer_outstanding` when the trigger names no session.
 const NEEDS_SESSION: &str = "the trigger has no context.session_id: send the same one with every trigger of a session, \
                              and its undisplayed offer is given again, also after a page is loaded anew";
 
-/// The hint when the hours are on the user's own clocks and no zone is given.
+/// Hint of the gate `out_of_schedule` when the schedule follows the user's zone and the
+/// trigger names none.
 const NEEDS_ZONE: &str =
     "the schedule is on the user's own clocks: send context.timezone, such as Europe/Berlin, with the trigger";
 
@@ -60,14 +62,14 @@ fn stop(gate: Gate, actual: Value, until: Option<Millis>) -> GateFailure {
     GateFailure { gate, actual, until, hint: None }
 }
 
-/// Everything one survey's evaluation looks at.
+/// What the evaluation of one survey looks at.
 pub(super) struct EligibilityCheck<'a> {
     pub ctx: ApplyContext<'a>,
     pub user: &'a User,
     pub entry: &'a Entry,
     pub asked: RequestContext<'a>,
     pub properties: &'a Value,
-    /// The user's, made once for all surveys that ask.
+    /// The user's attributes as one object, built once for all surveys that need it.
     pub attributes: &'a OnceCell<Value>,
 }
 
@@ -81,7 +83,7 @@ impl EligibilityCheck<'_> {
         self.known(survey)
     }
 
-    /// All but what the trigger itself brings.
+    /// Evaluates the gates that do not depend on the trigger's context and properties.
     pub(super) fn stand(&self) -> Result<Eligible, GateFailure> {
         let survey = &*self.entry.current;
         status(survey, self.ctx.user_id)?;
@@ -89,7 +91,7 @@ impl EligibilityCheck<'_> {
         self.known(survey)
     }
 
-    /// What is known of the user and the survey without the trigger.
+    /// Evaluates the gates that depend on user and survey alone.
     fn known(&self, survey: &Survey) -> Result<Eligible, GateFailure> {
         let mut passed = self.window(survey)?;
         let test = survey.status == Status::Test;
@@ -106,8 +108,8 @@ impl EligibilityCheck<'_> {
         Ok(passed)
     }
 
-    /// What stands for the activation where shares are drawn for each: its event, or
-    /// without one the offer that would be made.
+    /// What is drawn for when a share is by activation: the activating event, or without
+    /// one the offer that the trigger would make.
     fn drawn(&self, survey: &Survey, activation: Option<&Activated>) -> Draw {
         let session = self.asked.context.session_id.as_deref();
         let (now, ttl) = (self.ctx.now, self.ctx.project.settings.offer_ttl);
@@ -116,7 +118,7 @@ impl EligibilityCheck<'_> {
         };
         match activation {
             Some(activated) => Draw::By(activated.event_id.clone()),
-            // Without a trigger there is nothing to draw for.
+            // Without a trigger there is no offer to draw for.
             None if self.asked.trigger.is_empty() => Draw::Unknown,
             None => match self.user.offers.iter().find(is_its) {
                 Some(offer) => Draw::By(offer.offer_id.clone()),
@@ -142,8 +144,8 @@ impl EligibilityCheck<'_> {
         Err(stop(Gate::ShowOnMismatch, actual, None))
     }
 
-    /// `not_activated`, `delay_pending`, `cancelled`, `expired`; a survey without
-    /// an activation has its window in the trigger itself.
+    /// Checks `not_activated`, `delay_pending`, `cancelled` and `expired`. A survey without
+    /// `activate` has a window for each trigger.
     fn window(&self, survey: &Survey) -> Result<Eligible, GateFailure> {
         let now = self.ctx.now;
         let end_of = |at, offset| self.entry.window_end(at, offset).unwrap_or(at);
@@ -153,11 +155,11 @@ impl EligibilityCheck<'_> {
         };
         let mut best: Option<Eligible> = None;
         let mut failed: Option<GateFailure> = None;
-        // Of several that are shut the one that time opens first is the nearest, then one that
-        // was open lately.
+        // Of several windows that are shut, the failure comes from the one that opens
+        // soonest by itself, else from the one that was open last.
         let nearness = |failure: &GateFailure| (opens_at(failure, survey.delay), failure.gate == Gate::NotActivated);
-        // Of those that are open one that can be offered, then one that was not displayed, and
-        // of these the one that expires soonest.
+        // Of several open windows, one that can be offered comes first, then one that was
+        // not displayed, then the one that expires soonest.
         let rank = |open: &Eligible| (self.is_spent(survey, open), open.shown, open.expires_at);
         for state in windows::all(self.user, survey) {
             match self.window_of(survey, state, rules) {
@@ -173,7 +175,8 @@ impl EligibilityCheck<'_> {
             }
         }
         match (best, failed) {
-            // Where none can be offered, the one that opens next says why.
+            // When no open window can be offered, the failure comes from the one that opens
+            // next.
             (Some(best), Some(failure)) if self.is_spent(survey, &best) && failure.until.is_some() => {
                 let next_at = best.next_at.map_or(Millis::MAX, |at| at.saturating_add(survey.delay));
                 if opens_at(&failure, survey.delay) <= next_at { Err(failure) } else { Ok(best) }
@@ -183,22 +186,22 @@ impl EligibilityCheck<'_> {
         }
     }
 
-    /// Whether a gate behind is shut for this window alone: it was displayed, or a share of
-    /// activations leaves it out.
+    /// Whether a later gate is shut for this window only: it was displayed, or a share by
+    /// activation leaves it out.
     fn is_spent(&self, survey: &Survey, open: &Eligible) -> bool {
         let left_out = open.activation.as_deref().is_some_and(|by| !shares::hold(survey, self.ctx, &by.event_id));
         let displayed = open.shown && snoozed(self.user, &survey.survey_id).is_none();
         survey.status != Status::Test && (displayed || left_out)
     }
 
-    /// The same of one state.
+    /// The same for the windows of one `match` value.
     fn window_of(&self, survey: &Survey, state: &PerSurvey, rules: Rules<'_>) -> Result<Eligible, GateFailure> {
         let now = self.ctx.now;
         let none = |until| Err(stop(Gate::NotActivated, Value::Null, until));
         if state.fingerprint != self.entry.fingerprint {
             return none(None);
         }
-        // Then the gate opens; a delay is the next one's to tell.
+        // A window begins then; its delay is reported by `delay_pending`.
         let next = || state.next_window(rules, now);
         let Some(window) = state.window(rules, now) else { return none(next()) };
         let (at, by) = (window.by.at, &window.by.by.event);
@@ -209,7 +212,7 @@ impl EligibilityCheck<'_> {
         }
         let opens_at = at.saturating_add(survey.delay);
         if now < opens_at {
-            // Time alone does not open what has been cancelled meanwhile, but the next one.
+            // A cancelled window does not open any more; the next one may.
             let until = match window.cancelled_at {
                 None => Some(opens_at),
                 Some(_) => next().map(|at| at.saturating_add(survey.delay)),
@@ -222,19 +225,19 @@ impl EligibilityCheck<'_> {
         if now >= ends_at {
             return Err(stop(Gate::Expired, json!(time::format_time(ends_at)), next()));
         }
-        // An absence arms later than the event that it waits behind.
+        // An absence arms later than the event after which it waits.
         let activation = if at == by.at { (*by).clone() } else { Arc::new(Activated { at, ..(**by).clone() }) };
         let (activation, shown) = (Some(activation), window.shown);
         let next_at = if shown { next() } else { None };
         Ok(Eligible { activation, expires_at: ends_at, shown, next_at, ..Eligible::default() })
     }
 
-    /// `already_completed` and `max_displays`.
+    /// Checks `already_completed` and `max_displays`.
     fn repeat(&self, survey: &Survey, window: &Eligible) -> Result<(), GateFailure> {
         let used = spent(survey, self.user, self.ctx.now, self.asked.context)?;
         let put_off = snoozed(self.user, &survey.survey_id).is_some();
         let opens_at = |until: Option<Millis>| until.unwrap_or(Millis::MAX);
-        // Where both are used up, it says when the later one is there again.
+        // When both are used up, `until` is the later of the two times.
         let of_window = (window.shown && !put_off).then_some(window.next_at);
         let of_cycle = survey.frequency.max_displays.filter(|max| used.displays >= *max).map(|_| used.ends_at);
         match of_window.into_iter().chain(of_cycle).max_by_key(|until| opens_at(*until)) {
@@ -243,7 +246,7 @@ impl EligibilityCheck<'_> {
         }
     }
 
-    /// `cooldown`, `global_cooldown`, `session_cap`.
+    /// Checks `cooldown`, `global_cooldown` and `session_cap`.
     fn cooldowns(&self, survey: &Survey) -> Result<(), GateFailure> {
         let (now, frequency) = (self.ctx.now, &survey.frequency);
         let settings = &self.ctx.project.settings;
@@ -261,8 +264,8 @@ impl EligibilityCheck<'_> {
         Ok(())
     }
 
-    /// The clocks of the last display and of the last dismissal: where both run, it says
-    /// when the later one is over.
+    /// Checks the cooldowns after the last display and after the last dismissal; when both
+    /// are running, `until` is the later end.
     fn own_cooldown(&self, survey: &Survey) -> Result<(), GateFailure> {
         let Some(state) = self.state() else { return Ok(()) };
         let (now, frequency) = (self.ctx.now, &survey.frequency);
@@ -282,8 +285,8 @@ impl EligibilityCheck<'_> {
         }
     }
 
-    /// `quota_full`, or whether the coordinator has to be asked: not for an offer that
-    /// holds its grant.
+    /// Checks `quota_full`; returns whether the coordinator has to be asked. An offer that
+    /// holds a grant passes.
     fn quota(&self, survey: &Survey) -> Result<bool, GateFailure> {
         let (now, ttl) = (self.ctx.now, self.ctx.project.settings.offer_ttl);
         let stands = |offer: &Arc<Offer>| {
@@ -295,8 +298,8 @@ impl EligibilityCheck<'_> {
         quota(survey, self.ctx)
     }
 
-    /// `cap_reached`, or the places that an offer takes: none for an offer that is out and
-    /// has its own.
+    /// Checks `cap_reached`; returns the places that an offer takes. An offer that exists
+    /// keeps its own.
     fn caps(&self, survey: &Survey) -> Result<OfferPlaces, GateFailure> {
         let (now, ttl) = (self.ctx.now, self.ctx.project.settings.offer_ttl);
         let stands = |offer: &Arc<Offer>| {
@@ -310,19 +313,20 @@ impl EligibilityCheck<'_> {
         caps::caps(survey, self.ctx, self.user, self.attributes)
     }
 
-    /// Whether the display of an offer makes other surveys wait.
+    /// Whether the display of an offer starts the cooldown between surveys.
     fn starts_cooldown(&self, offer: &Offer) -> bool {
         let entry = self.ctx.project.surveys.get(&offer.survey_id);
         let survey = entry.map(|entry| entry.version(offer.version).unwrap_or(&entry.current));
         survey.is_none_or(|survey| survey.frequency.global_cooldown != GlobalCooldown::Exempt)
     }
 
-    /// `offer_outstanding`, or the very offer that the asking session may have again.
+    /// Checks `offer_outstanding`; returns an existing offer that the session may get
+    /// again.
     fn outstanding(&self, survey: &Survey, test: bool) -> Result<Option<Arc<Offer>>, GateFailure> {
         let settings = &self.ctx.project.settings;
         let session = self.asked.context.session_id.as_deref();
         let (mut again, mut blocked): (_, Option<GateFailure>) = (None, None);
-        // Displays of this session, those to come included.
+        // Displays in this session, with those that its outstanding offers will add.
         let mut displays = self.user.session_displays(session);
         for offer in &self.user.offers {
             let must_hold = self.ctx.is_limited(&offer.survey_id) || caps::is_capped(self.user, offer);
@@ -337,8 +341,8 @@ impl EligibilityCheck<'_> {
                 }
                 !same_session
             } else {
-                // The same session knows of the offer; only what its display will
-                // start or use up still speaks against another.
+                // An offer of the same session blocks another survey only through the
+                // cooldown that its display will start, or through the session cap.
                 displays += u32::from(same_session && !offer.test);
                 let caps = survey.frequency.session_cap == SessionCap::Respect;
                 let full = caps && same_session && displays >= settings.max_per_session;
@@ -346,7 +350,7 @@ impl EligibilityCheck<'_> {
                 let cooling = waits.is_some_and(|span| !same_session || span > 0) && self.starts_cooldown(offer);
                 !test && !offer.test && (cooling || full)
             };
-            // Of several the newest, which stands in the way longest.
+            // The newest of several blocks longest.
             if blocks {
                 let until = offer.offered_at.saturating_add(settings.offer_ttl);
                 let hint = session.is_none().then_some(NEEDS_SESSION);
@@ -367,8 +371,8 @@ pub(super) fn status(survey: &Survey, user_id: &str) -> Result<(), GateFailure> 
     }
 }
 
-/// `out_of_schedule`; on the user's own clocks it stays shut while the context does
-/// not name them. Without a context only what holds on any clock is looked at.
+/// Checks `out_of_schedule`. A schedule in the user's zone is shut while the context does
+/// not name the zone. Without a context only start and end are checked.
 pub(super) fn schedule(survey: &Survey, ctx: ApplyContext<'_>, context: Option<&Context>) -> Result<(), GateFailure> {
     let (now, except) = (ctx.now, &ctx.project.settings.except);
     let zone = context.and_then(|context| context.timezone.as_deref());
@@ -391,10 +395,10 @@ pub(super) fn schedule(survey: &Survey, ctx: ApplyContext<'_>, context: Option<&
     Ok(())
 }
 
-/// When a schedule is open next outside of what the project leaves out.
+/// When a schedule is open next outside of the project's `except`.
 fn opening(schedule: Option<&Schedule>, except: &[ScheduleSpan], now: Millis) -> Option<Millis> {
     let mut at = now;
-    // Each of these spans is left behind once, and behind each the schedule may be shut.
+    // Each excluded span is passed once, and behind each the schedule may be shut.
     for _ in 0..=except.len() * 2 + 1 {
         match (except.iter().find(|span| span.contains(at)), schedule) {
             (Some(span), _) => at = span.end_at,
@@ -405,8 +409,7 @@ fn opening(schedule: Option<&Schedule>, except: &[ScheduleSpan], now: Millis) ->
     None
 }
 
-/// `excluded`: the project's own targeting does not hold; `targeting_failed`: the
-/// survey's does not.
+/// Checks `excluded`, the project's targeting, and `targeting_failed`, the survey's.
 pub(super) fn targeting(
     survey: &Survey,
     ctx: ApplyContext<'_>,
@@ -427,8 +430,8 @@ pub(super) fn targeting(
     Ok(())
 }
 
-/// `platform_mismatch`, `locale_mismatch`, `version_mismatch`: with the context
-/// missing, a filter that is not empty fails.
+/// Checks `platform_mismatch`, `locale_mismatch` and `version_mismatch`. A filter fails
+/// when the context does not name the value that it looks at.
 pub(super) fn audience(survey: &Survey, context: &Context) -> Result<(), GateFailure> {
     let platform = context.platform.as_deref();
     if !survey.platforms.is_empty() && !platform.is_some_and(|p| survey.platform_matches(p)) {
@@ -447,14 +450,14 @@ pub(super) fn audience(survey: &Survey, context: &Context) -> Result<(), GateFai
     Ok(())
 }
 
-/// What is used up of the survey's cycle, if `repeat` leaves any of it, over all
-/// versions and windows.
+/// What a user has used up of the survey's cycle, over all versions and windows; fails when
+/// `repeat` forbids another offer.
 pub(super) fn spent(survey: &Survey, user: &User, now: Millis, context: &Context) -> Result<CycleUse, GateFailure> {
     let survey_id = &*survey.survey_id;
     let Some(state) = user.surveys.get(survey_id) else { return Ok(CycleUse::default()) };
     let zone = survey.zone_of_days(context.timezone.as_deref());
     let used = cycle::used(survey.frequency.per, state, user.survey_extension(survey_id), &zone, now);
-    // Whoever asks to be asked again has not been asked yet.
+    // A display that ended in a snooze does not count.
     let displays = used.displays - u32::from(used.displays > 0 && snoozed(user, survey_id).is_some());
     let (gate, shut, actual) = match survey.frequency.repeat {
         Repeat::Once => (Gate::MaxDisplays, displays >= 1, json!(used.displays)),
@@ -465,8 +468,8 @@ pub(super) fn spent(survey: &Survey, user: &User, now: Millis, context: &Context
     if shut { Err(stop(gate, actual, used.ends_at)) } else { Ok(used) }
 }
 
-/// The wish to be asked again that the last display ended in, unless the user has refused
-/// the survey since.
+/// The snooze in which the last display ended, unless the user has dismissed the survey
+/// since.
 fn snoozed(user: &User, survey_id: &str) -> Option<Snooze> {
     let snooze = user.survey_extension(survey_id)?.snooze?;
     let state = user.surveys.get(survey_id)?;
@@ -474,7 +477,7 @@ fn snoozed(user: &User, survey_id: &str) -> Option<Snooze> {
     later.is_none_or(|last| last <= snooze.at).then_some(snooze)
 }
 
-/// `quota_full`, or whether the coordinator has to be asked.
+/// Checks `quota_full`; returns whether the coordinator has to be asked.
 pub(super) fn quota(survey: &Survey, ctx: ApplyContext<'_>) -> Result<bool, GateFailure> {
     match ctx.quota_status(&survey.survey_id) {
         QuotaStatus::Available => Ok(false),
@@ -489,7 +492,7 @@ fn time_text(at: Option<Millis>) -> Value {
     json!(at.map(time::format_time))
 }
 
-/// Half-open: at exactly the end of the cooldown the gate passes.
+/// The cooldown is half-open: at its end the gate passes.
 fn cooling(gate: Gate, last: Option<Millis>, cooldown: Millis, now: Millis) -> Result<(), GateFailure> {
     match last {
         Some(last) if now < last.saturating_add(cooldown) => {

@@ -1,6 +1,5 @@
-//! Notes when a survey was displayed, answered, completed and dismissed: the latest
-//! time of each, and earlier ones as far as they are remembered. Most users have only a
-//! latest one.
+//! Records when a survey was displayed, answered, completed and dismissed. Most users have
+//! only the latest time of each; earlier ones are kept where a rule or a cycle needs them.
 
 use crate::survey::cycle::{self, Per};
 use crate::time::Millis;
@@ -13,7 +12,7 @@ pub(super) fn answered(user: &mut User, survey_id: &str, at: Millis, is_first: b
     if is_first {
         return note(user, survey_id, at, |state| &mut state.answered_at, |kept| &mut kept.answers);
     }
-    // More answers to the same response move its time.
+    // Further answers to the same response move its time.
     let state = user.survey_mut(survey_id);
     state.answered_at = state.answered_at.max(Some(at));
 }
@@ -26,8 +25,7 @@ pub(super) fn dismissed(user: &mut User, survey_id: &str, at: Millis) {
     note(user, survey_id, at, |state| &mut state.dismissed_at, |kept| &mut kept.dismissals);
 }
 
-/// A display of an offer of a survey whose displays count in cycles. The latest one is
-/// noted with what it counts for.
+/// Records a display for surveys that count displays in cycles.
 pub(super) fn displayed(user: &mut User, survey_id: &str, at: Millis, per: Option<Per>) {
     let last = user.surveys.get(survey_id).and_then(|state| state.last_display_at);
     if let Some(earlier) = last.map(|last| last.min(at)) {
@@ -41,7 +39,7 @@ pub(super) fn displayed(user: &mut User, survey_id: &str, at: Millis, per: Optio
     }
 }
 
-/// Answers to an offer of a wave.
+/// Records that an offer made in a wave was answered.
 pub(super) fn answered_in_wave(user: &mut User, survey_id: &str, at: Millis, per: Option<Per>, completes: bool) {
     let Some(used) = wave_mut(user, survey_id, per) else { return };
     used.answered_at = used.answered_at.max(Some(at));
@@ -50,7 +48,8 @@ pub(super) fn answered_in_wave(user: &mut User, survey_id: &str, at: Millis, per
     }
 }
 
-/// What a wave has used up; `None` for the first, and for one that is over.
+/// The use of a wave, to be changed; `None` for the first wave, which is not stored, and for
+/// a wave that is over.
 fn wave_mut<'a>(user: &'a mut User, survey_id: &str, per: Option<Per>) -> Option<&'a mut WaveUse> {
     let Some(Per::Wave(wave @ 2..)) = per else { return None };
     let known = user.survey_extension(survey_id).and_then(|kept| kept.wave).map_or(0, |used| used.wave);
@@ -75,7 +74,7 @@ fn note(user: &mut User, survey_id: &str, at: Millis, latest: Latest, earlier: E
     }
 }
 
-/// Takes over what a survey and another name of the user have had with each other.
+/// Merges the history that an alias has with a survey.
 pub(super) fn absorb(
     user: &mut User,
     survey_id: &str,
@@ -95,7 +94,7 @@ pub(super) fn absorb(
         (|state| &mut state.last_display_at, |kept| &mut kept.displays, &kept.displays),
     ];
     let mut theirs = theirs.clone();
-    // Of displays, which come last.
+    // The times that are dropped of the last entry, the displays.
     let mut forgotten = Vec::new();
     for (latest, earlier, their_earlier) in all {
         let state = user.survey_mut(survey_id);
@@ -124,7 +123,7 @@ pub(super) fn absorb(
     ours.closed_at = ours.closed_at.max(kept.closed_at);
 }
 
-/// What both have used up of the newest wave.
+/// The combined use of the newest wave.
 fn one_wave(ours: Option<WaveUse>, theirs: Option<WaveUse>) -> Option<WaveUse> {
     let (Some(ours), Some(theirs)) = (ours, theirs) else { return ours.or(theirs) };
     if ours.wave != theirs.wave {

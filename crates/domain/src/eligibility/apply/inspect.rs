@@ -1,5 +1,5 @@
-//! One user as the engine knows them: what is open, what was, and what each
-//! survey would say whatever the app tells.
+//! Shows what the engine knows of one user: open windows, counters, and for each survey
+//! whether it could be offered, apart from what depends on the trigger.
 
 use std::cell::OnceCell;
 
@@ -82,8 +82,8 @@ fn counters(state: &PerSurvey) -> SurveyCounters {
     }
 }
 
-/// Whether each survey that a trigger can show could be offered, by priority, then
-/// id. What only coordinators and counters know is noted as needed.
+/// For each survey whether it could be offered, by priority, then id. Grants and places
+/// that only coordinators and counters know are noted as needed.
 fn standings(ctx: ApplyContext<'_>, user: &User, out: &mut Outputs) -> Vec<SurveyAvailability> {
     let (context, properties, attributes) = (Context::default(), serde_json::json!({}), OnceCell::new());
     let asked = RequestContext { trigger: "", properties: "{}", context: &context };

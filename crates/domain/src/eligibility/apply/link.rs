@@ -1,4 +1,4 @@
-//! Link surveys: answered without an offer, if their gates let the user in.
+//! Link surveys: they are answered without an offer, if their gates let the user in.
 
 use std::cell::OnceCell;
 use std::sync::Arc;
@@ -45,7 +45,7 @@ pub(super) fn show(ctx: ApplyContext<'_>, user: &User, opened: Opened<'_>, out: 
     }
 }
 
-/// The response that goes on, or a new one if the survey is open to the user.
+/// The response that the request continues, or a new one if the gates let the user in.
 pub(super) fn open(
     ctx: ApplyContext<'_>,
     user: &mut User,
@@ -106,17 +106,17 @@ pub(super) fn open(
     Some(FoundOffer { index: user.offers.len() - 1, survey: entry.current.clone(), pins })
 }
 
-/// Takes back a link response that nothing was stored in.
+/// Removes a response to a link that has stored nothing.
 pub(super) fn close_unused(user: &mut User, index: usize) {
     if user.offers[index].link && user.offers[index].response.is_none() {
         user.offers.remove(index);
     }
 }
 
-/// A link survey that no gate closes, as far as that is known here.
+/// A link survey whose gates are open, as far as the partition knows.
 #[derive(Default)]
 struct Open {
-    /// Only the coordinator knows whether the quota is full.
+    /// Whether the quota's coordinator has to be asked first.
     needs_grant: bool,
     places: OfferPlaces,
 }
@@ -132,9 +132,9 @@ fn link_survey<'a>(ctx: ApplyContext<'a>, survey_id: &str) -> Option<&'a Entry> 
     ctx.project.surveys.get(survey_id).filter(|entry| entry.current.link)
 }
 
-/// A link stands outside windows, sessions and cooldowns, and starts none; status, schedule,
-/// audience, targeting, shares and `repeat` still hold. Audience filters look at the context only when the
-/// caller tells of an app, because a link is opened outside of it.
+/// Checks the gates of a link. Windows, sessions and cooldowns do not apply; status,
+/// schedule, audience, targeting, shares and `repeat` do. Audience filters apply only when
+/// the request names an app, because links are opened outside of one.
 ///
 /// # Errors
 /// The gate that is shut.
@@ -144,7 +144,7 @@ fn closed(ctx: ApplyContext<'_>, user: &User, entry: &Entry, context: &Context) 
     let gates = || -> Result<Open, GateFailure> {
         gates::status(survey, ctx.user_id)?;
         gates::schedule(survey, ctx, context.timezone.as_ref().map(|_| context))?;
-        // A page knows the language that it shows, and nothing of an app.
+        // The survey page sends the language that it shows and no other context.
         if (Context { locale: None, ..context.clone() }) != Context::default() {
             gates::audience(survey, context)?;
         }

@@ -1,4 +1,4 @@
-//! `apply(state, record) -> (state, outputs)`: one file per kind of record.
+//! `apply(state, record) -> (state, outputs)`, one file for each kind of record.
 
 mod activate;
 mod alias;
@@ -33,8 +33,8 @@ pub use output::{AnswerView, Applied, LinkView, OfferView, Output, Outputs, Refu
 pub use view::UserView;
 pub use windows::has_open_window;
 
-/// Whether a record can change or read its user's state at all. Most events
-/// are of names that no survey listens to; they need no state.
+/// Whether a record can read or change its user's state. No survey listens to most events,
+/// so they need no state.
 pub fn touches_user(project: &Project, record: &Record<'_>) -> bool {
     match &record.body {
         Body::Event { name, .. } => !project.listeners(name).is_empty() || project.remembers(name).is_some(),
@@ -100,8 +100,8 @@ fn change(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_>, seen_befo
     }
 }
 
-/// Displays, dismissals, answers and attributes are idempotent by what they
-/// say; reads have nothing to repeat.
+/// Whether repeated records are recognised by their event id. Displays, dismissals, answers
+/// and attributes are idempotent by themselves; reads change nothing.
 fn deduplicated(body: &Body<'_>) -> bool {
     matches!(body, Body::Event { .. } | Body::Trigger { .. })
 }
@@ -126,8 +126,8 @@ fn attributes(ctx: ApplyContext<'_>, user: &mut User, merge: &[(String, Json)], 
     out.reply = Some(Reply::Accepted { duplicate: false, response_id: None });
 }
 
-/// Only the hashes of event ids stay: a late copy of an event must not bring
-/// the user back.
+/// Erases a user. Only the hashes of event ids are kept, so that a late copy of an event
+/// does not bring the user back.
 fn erase(ctx: ApplyContext<'_>, user: &mut User, out: &mut Outputs) {
     for offer in &user.offers {
         let held = offer.holds(ctx.now).map(|until| (offer.survey_id.clone(), Change::Release { until }));
@@ -137,7 +137,7 @@ fn erase(ctx: ApplyContext<'_>, user: &mut User, out: &mut Outputs) {
     let last_display_at = user.last_display_at.filter(|_| ctx.project.settings.erase_keeps_cooldown);
     out.spilled.extend(user.erase().iter());
     if last_display_at.is_some() {
-        // Its ids are in the store's table.
+        // The store's table has the event ids.
         (user.last_display_at, user.overflowed) = (last_display_at, true);
     }
     out.items.push(Output::CancelDeliveries);

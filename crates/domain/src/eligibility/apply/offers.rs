@@ -1,4 +1,4 @@
-//! The offer that a record speaks of.
+//! Looks up the offer that a record names.
 
 use std::sync::Arc;
 
@@ -10,15 +10,15 @@ use crate::quota::cap::PinnedCap;
 use crate::survey::Survey;
 use crate::user::User;
 
-/// An offer among its user's, and the version of the survey that it pinned.
+/// An offer of a user, with the version of the survey that it pinned.
 pub(super) struct FoundOffer {
     pub index: usize,
     pub survey: Arc<Survey>,
-    /// The places that a new response to a link takes.
+    /// The places of counters that a new response to a link takes.
     pub pins: Vec<PinnedCap>,
 }
 
-/// The offer and the version of its survey, or a refusal in `out`.
+/// Finds an offer; refuses the record in `out` when there is none.
 pub(super) fn find(ctx: ApplyContext<'_>, user: &User, offer_id: &str, out: &mut Outputs) -> Option<FoundOffer> {
     if let Some(index) = user.offers.iter().position(|o| o.offer_id == offer_id) {
         let offer = &user.offers[index];

@@ -1,4 +1,5 @@
-//! What a record causes, and what is told to whoever waits for it.
+//! What applying a record produces: outputs for topics, and the answer to the request
+//! behind it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,9 +15,9 @@ use crate::user::{Answer, User};
 use crate::webhook::endpoint::EventType;
 use crate::webhook::message::{Data, Delivery, OfferEvent};
 
-/// What a record makes of a user. An overlay: the user from before stays as it was.
+/// The result of applying a record: the changed copy of the user, and the outputs.
 pub struct Applied {
-    /// As it was, where the record has no effect yet, because it needs a grant.
+    /// Unchanged when the record needs a grant first.
     pub user: User,
     pub out: Outputs,
 }
@@ -26,34 +27,36 @@ pub struct Applied {
 pub struct Outputs {
     pub items: Vec<Output>,
     pub reply: Option<Reply>,
-    /// Event ids that left the state and are to be kept by the store.
+    /// Event ids that no longer fit into the state, each with its time; the store keeps
+    /// them.
     pub spilled: Vec<(u128, Millis)>,
-    /// Changes of the quotas of surveys.
+    /// By survey id, changes of the quota's lease.
     pub quotas: Vec<(String, Change)>,
-    /// Changes of the counters of caps.
+    /// Changes of counters of caps.
     pub caps: Vec<CapChange>,
-    /// Surveys that need a grant first. If there are any, the record has had no
-    /// effect, and the user stays as they were.
+    /// Survey ids whose quota has to grant something first. If there are any, nothing has
+    /// been changed.
     pub needs: Vec<String>,
-    /// The same of counters: all that one survey needs, in their order.
+    /// Places that counters have to give first, all those that one survey needs, in the
+    /// order of asking.
     pub needs_caps: Vec<CapAsk>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Output {
     Decision(Box<Decision>),
-    /// An accepted answer or completion, as topic `responses` carries it.
+    /// An accepted answer or completion, for topic `responses`.
     Response {
         kind: EventType,
-        /// When it happened.
+        /// When it was answered or completed.
         at: Millis,
         data: Box<Data>,
-        /// Questions that were answered and are no longer on the path.
+        /// Ids of answered questions that the path does not lead to any more.
         left_behind: Vec<String>,
     },
     OfferEvent(OfferEvent),
     Delivery(Box<Delivery>),
-    /// Deliveries about the user that still wait are not sent.
+    /// Cancels the user's deliveries that are not sent yet.
     CancelDeliveries,
 }
 
@@ -61,7 +64,7 @@ pub enum Output {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Reply {
     Decided(Box<Decision>),
-    /// A repetition of a trigger whose decision the caller has to look up.
+    /// The trigger was decided before; the caller looks the decision up.
     Repeated,
     Accepted {
         duplicate: bool,
@@ -73,7 +76,7 @@ pub enum Reply {
     Refused(Refusal),
 }
 
-/// An offer as `GET …/offers/{offer_id}` shows it.
+/// An offer as `GET …/offers/{offer_id}` returns it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OfferView {
     pub offered: Offered,
@@ -83,49 +86,50 @@ pub struct OfferView {
     pub answers: Vec<AnswerView>,
 }
 
-/// An answer that is stored.
+/// A stored answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AnswerView {
     pub question_id: String,
     pub answer: Answer,
-    /// Whether the answers still lead to its question.
+    /// Whether the path leads through its question.
     pub on_path: bool,
 }
 
-/// A link survey as `GET …/surveys/{survey_id}` shows it.
+/// A link survey as `GET …/surveys/{survey_id}` returns it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LinkView {
     pub survey: Arc<Survey>,
     pub version: u64,
-    /// The language that was asked for.
+    /// The requested language.
     pub locale: Option<String>,
-    /// The user's, for the texts.
+    /// The user's attributes, for placeholders in texts.
     pub attributes: Arc<BTreeMap<String, Json>>,
 }
 
-/// Why a record has no effect.
+/// Why a record is refused.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Refusal {
     UnknownOffer,
     OfferLapsed,
-    /// Other answers to a response that is complete.
+    /// The response is complete and the answers differ.
     ResponseCompleted,
     UnknownSurvey,
-    /// A single-use link by which a response was completed.
+    /// A response was completed by this single-use link before.
     LinkUsed,
-    /// A link survey that this gate closes to this user.
+    /// The gate that closes a link survey to this user.
     Closed(Gate),
-    /// An answer that does not fit; the pointer is into the request's body.
+    /// An answer does not suit its question; `pointer` is a JSON pointer into the request's
+    /// body.
     UnfitAnswer {
         pointer: String,
         detail: String,
     },
-    /// A completion without an answer to a required question on the path.
+    /// A completion lacks an answer to a required question on the path.
     MissingAnswer {
         question_id: String,
     },
     AttributesTooLarge,
-    /// A dismissal asks for a longer time than the survey grants.
+    /// A dismissal asks for a longer snooze than the survey allows.
     UnfitSnooze {
         most: Option<Millis>,
     },
@@ -147,7 +151,7 @@ impl Refusal {
         }
     }
 
-    /// The member at fault, where there is one.
+    /// JSON pointer to the member that is refused, if it is a single one.
     pub fn pointer(&self) -> Option<&str> {
         match self {
             Refusal::UnfitAnswer { pointer, .. } => Some(pointer),
@@ -182,7 +186,7 @@ impl Refusal {
 }
 
 impl Outputs {
-    /// Whether something is needed first.
+    /// Whether a grant or a place is needed before the record can be applied.
     pub fn needs_grants(&self) -> bool {
         !self.needs.is_empty() || !self.needs_caps.is_empty()
     }

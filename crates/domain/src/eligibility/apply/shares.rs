@@ -1,4 +1,4 @@
-//! The gates that look at shares of users: `holdout`, `not_sampled`, `other_arm`.
+//! The gates that draw shares of users: `holdout`, `not_sampled` and `other_arm`.
 
 use serde_json::{Value, json};
 use std::cell::OnceCell;
@@ -13,19 +13,20 @@ use crate::survey::share::{Purpose, Share, Unit, place};
 use crate::time;
 use crate::user::User;
 
-/// What stands for the activation in a share of activations.
+/// What a share by activation is drawn for.
 pub(super) enum Draw {
     By(String),
-    /// Links are opened outside of activations: there the user stands for it.
+    /// The user: a link is opened outside of any activation.
     User,
-    /// Nobody can tell yet.
+    /// Nothing to draw for is known yet.
     Unknown,
 }
 
-/// Somebody's place in a share.
+/// The position of a draw on the scale of a share.
 enum Place {
     At(f64),
-    /// The attribute is missing: no share holds the user.
+    /// The share is by an attribute that the user does not have, so no share holds the
+    /// user.
     Missing,
     Unknown,
 }
@@ -69,8 +70,8 @@ pub(super) fn shares(
     Ok(())
 }
 
-/// Whether the shares that draw each activation by itself hold one; all others say the same
-/// of every activation of a user.
+/// Whether the shares by activation let this activation through. All other shares are the
+/// same for every activation of a user.
 pub(super) fn hold(survey: &Survey, ctx: ApplyContext<'_>, event_id: &str) -> bool {
     let holds = |share: &Share, purpose: Purpose| {
         share.holds(share.place(purpose, ctx.project_id, &[ctx.user_id, event_id].join("\0")))
@@ -92,7 +93,7 @@ fn stands(
     let place = |key: &str| Place::At(share.place(purpose, ctx.project_id, key));
     match (&share.by, drawn) {
         (Unit::User, _) | (Unit::Activation, Draw::User) => place(ctx.user_id),
-        // Whose activation it is counts, too: ids of events are the users' own.
+        // Event ids are unique for one user only, so the user id is part of the draw.
         (Unit::Activation, Draw::By(id)) => place(&[ctx.user_id, id].join("\0")),
         (Unit::Activation, Draw::Unknown) => Place::Unknown,
         (Unit::Attribute(name), _) => {
@@ -105,9 +106,9 @@ fn stands(
     }
 }
 
-/// The arm that a user is in: the one that was offered before, else one of those whose
-/// surveys may ask the user, always the same one. One that is added later takes users
-/// who have been offered none, and moves nobody else from one arm to another.
+/// The arm that a user is in: the one that was offered before, else the one drawn from
+/// those whose surveys may ask the user. An arm that is added later gets only users who
+/// have no arm yet.
 fn arm(name: &str, ctx: ApplyContext<'_>, user: &User, attributes: &OnceCell<Value>) -> Option<String> {
     if let Some(arm) = user.extension.as_ref().and_then(|extension| extension.arms.get(name)) {
         return Some(arm.clone());
@@ -127,7 +128,7 @@ fn arm(name: &str, ctx: ApplyContext<'_>, user: &User, attributes: &OnceCell<Val
     highest.map(|(_, arm)| arm.clone())
 }
 
-/// The user's arm of each experiment: those that were offered, and those that would be.
+/// By experiment, the user's arm: the one that was offered, or the one that would be.
 pub(super) fn arms(ctx: ApplyContext<'_>, user: &User) -> BTreeMap<String, String> {
     let kept = user.extension.iter().flat_map(|extension| extension.arms.keys());
     let named: BTreeSet<&String> = ctx.project.experiments().chain(kept).collect();
@@ -135,7 +136,7 @@ pub(super) fn arms(ctx: ApplyContext<'_>, user: &User) -> BTreeMap<String, Strin
     named.into_iter().filter_map(|name| Some((name.clone(), arm(name, ctx, user, &attributes)?))).collect()
 }
 
-/// Notes that a survey of an arm is offered: from here on the user is in that arm.
+/// Puts a user into the arm of a survey that is being offered.
 pub(super) fn enter_arm(user: &mut User, survey: &Survey) {
     let Some(experiment) = &survey.experiment else { return };
     let known = user.extension.as_ref().is_some_and(|extension| extension.arms.contains_key(&experiment.name));

@@ -1,4 +1,4 @@
-//! One user as the engine knows them, as it is shown.
+//! One user, as the API shows them.
 
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -10,22 +10,22 @@ use crate::time::{self, Millis};
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct UserView {
     pub user_id: String,
-    /// Whether anything is remembered.
+    /// Whether the engine knows anything about the user.
     pub known: bool,
-    /// Left out where there are none.
+    /// Omitted when there are none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub aliases: Vec<AliasView>,
     pub attributes: BTreeMap<String, Json>,
     pub windows: Vec<WindowView>,
     pub offers: Vec<OfferLine>,
     pub counters: Counters,
-    /// The user's arm of each experiment.
+    /// By experiment, the user's arm.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub arms: BTreeMap<String, String>,
     pub surveys: Vec<SurveyAvailability>,
 }
 
-/// Another name of the user, and when what was known under it went over.
+/// Another name of the user, and when its state was taken over.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct AliasView {
     pub alias: String,
@@ -33,7 +33,7 @@ pub struct AliasView {
     pub since: Millis,
 }
 
-/// A window that is open, or will be.
+/// A window that is open or waits for its delay.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct WindowView {
     pub survey_id: String,
@@ -63,7 +63,7 @@ pub struct OfferLine {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Counters {
     pub last_display_at: Option<String>,
-    /// By survey.
+    /// By survey id.
     pub surveys: BTreeMap<String, SurveyCounters>,
 }
 
@@ -77,8 +77,8 @@ pub struct SurveyCounters {
     pub last_dismissal_at: Option<String>,
 }
 
-/// Whether a survey could be offered now, for all that does not depend on the
-/// trigger: its context and its properties are not known here.
+/// Whether a survey could be offered now, apart from the gates that look at the trigger's
+/// context and properties.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SurveyAvailability {
     pub survey_id: String,

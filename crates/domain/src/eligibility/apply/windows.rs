@@ -1,5 +1,5 @@
-//! Where the windows of a survey and a user stand: with the survey, or with each value
-//! of the property that tells them apart.
+//! Finds and changes the windows of a survey: there is one row of windows for the survey,
+//! or with `match` one for each value of the property.
 
 use super::apply_context::ApplyContext;
 use crate::definitions::Entry;
@@ -9,13 +9,13 @@ use crate::survey::Survey;
 use crate::time::Millis;
 use crate::user::{ActivationEvent, MatchedWindows, Offer, PerSurvey, User};
 
-/// The windows of a value, or of the survey as a whole.
+/// The windows of a `match` value, or with `None` those of the survey.
 pub(super) fn of<'a>(user: &'a User, survey_id: &str, value: Option<&Json>) -> Option<&'a PerSurvey> {
     let Some(value) = value else { return user.surveys.get(survey_id) };
     matched(user, survey_id).iter().find(|one| one.value == *value).map(|one| &one.state)
 }
 
-/// All windows of a survey: one state, or one for each value.
+/// All rows of windows of a survey: one, or one for each `match` value.
 pub(super) fn all<'a>(user: &'a User, survey: &Survey) -> impl Iterator<Item = &'a PerSurvey> {
     let (whole, values) = match survey.match_by() {
         None => (user.surveys.get(&survey.survey_id), &[][..]),
@@ -43,8 +43,8 @@ fn matched<'a>(user: &'a User, survey_id: &str) -> &'a [MatchedWindows] {
     user.survey_extension(survey_id).map_or(&[], |kept| &kept.matched)
 }
 
-/// Changes the windows of a value, or of the survey as a whole. Those of another activation than
-/// the one that stands are disarmed before.
+/// Changes the windows of a `match` value or of the survey. Windows armed by an earlier
+/// activation are disarmed first.
 fn change(user: &mut User, entry: &Entry, value: Option<&Json>, with: impl FnOnce(&mut PerSurvey)) {
     let survey_id = &*entry.current.survey_id;
     let state = match value {
@@ -61,7 +61,7 @@ fn change(user: &mut User, entry: &Entry, value: Option<&Json>, with: impl FnOnc
     }
 }
 
-/// Puts an event among those of its value, or of the survey as a whole.
+/// Inserts an activation event into the windows of its `match` value or of the survey.
 pub(super) fn insert(
     ctx: ApplyContext<'_>,
     user: &mut User,
@@ -84,8 +84,8 @@ pub(super) fn insert(
     }
 }
 
-/// Takes over the windows of another name of the user: those of a value, or of the survey
-/// as a whole. Windows of another activation than the one that stands are disarmed.
+/// Merges the windows of an alias into those of its user. Windows armed by another
+/// activation than the current one are left out.
 pub(super) fn absorb(
     ctx: ApplyContext<'_>,
     user: &mut User,
@@ -112,7 +112,7 @@ pub(super) fn absorb(
     }
 }
 
-/// Notes the display of an offer with the value that its activation belongs to.
+/// Notes the display of an offer in the windows of the `match` value that it came from.
 pub(super) fn displayed(user: &mut User, offer: &Offer, at: Millis) {
     let Some(offset) = offer.activation.as_ref().map(|activated| activated.offset) else { return };
     let is_its = |one: &MatchedWindows| one.state.facts.iter().any(|fact| fact.event.offset == offset);

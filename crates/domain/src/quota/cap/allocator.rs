@@ -1,4 +1,4 @@
-//! The counters that a partition keeps, and the refusals that it has heard.
+//! The counters that a partition keeps, and the refusals that it has received.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -7,23 +7,24 @@ use super::definition::{CapKey, CapRule};
 use super::message::{CapAnswer, CapAsk, CapChange, CapMessage, CapOutcome, CapPlace, CapRefusal, CapSignal};
 use crate::time::Millis;
 
-/// Values of one cap that are counted, over all partitions.
+/// The most values of one cap that are counted, over all partitions.
 const MAX_VALUES: usize = 1_000_000;
-/// When there are too many, so many parts of a hundred go at once.
+/// When there are too many values, this percentage of them is dropped at once.
 const FORGOTTEN_PERCENT: usize = 1;
-/// Final refusals that a partition remembers. One that is forgotten is asked for again.
+/// The most refusals that a partition remembers. Of a dropped one the counter is asked
+/// again.
 const MAX_REFUSALS: usize = 10_000;
 
-/// What concerns caps in one partition.
+/// The counters and refusals of one partition.
 #[derive(Debug, Default)]
 pub struct CapAllocator {
     partition: u32,
     partitions: u32,
     counters: BTreeMap<CapKey, CapCounter>,
-    /// How many values of each cap are counted here.
+    /// By cap, how many of its values are counted here.
     sizes: BTreeMap<u64, usize>,
     refusals: BTreeMap<CapKey, CapRefusal>,
-    /// What has changed since [`CapAllocator::take_dirty`].
+    /// Counters that have changed since [`CapAllocator::take_dirty`].
     dirty: BTreeSet<CapKey>,
     dirty_refusals: BTreeSet<CapKey>,
 }
@@ -39,7 +40,7 @@ impl CapAllocator {
         }
     }
 
-    /// The same, for a store that does not have it yet.
+    /// The same, for a counter that the store does not have yet.
     pub fn install(&mut self, key: CapKey, counter: CapCounter) {
         self.restore(key, counter);
         self.dirty.insert(key);
@@ -53,7 +54,7 @@ impl CapAllocator {
         self.counters.iter().map(|(key, counter)| (*key, counter))
     }
 
-    /// Notes a place that a user holds who has come to a partition.
+    /// Counts the place of an offer whose user moved to a partition.
     pub fn hold(&mut self, key: CapKey, rule: CapRule, until: Millis, partition: u32) {
         if !self.counters.contains_key(&key) {
             self.restore(key, CapCounter::new(rule, until));
@@ -64,13 +65,13 @@ impl CapAllocator {
         }
     }
 
-    /// Counters that have changed, and what they are now; gone ones are nothing.
+    /// Counters that have changed, each with its new value; `None` for a dropped one.
     pub fn take_dirty(&mut self) -> Vec<(CapKey, Option<CapCounter>)> {
         let dirty = std::mem::take(&mut self.dirty);
         dirty.into_iter().map(|key| (key, self.counters.get(&key).cloned())).collect()
     }
 
-    /// The same of refusals.
+    /// Refusals that have changed, each with its new value; `None` for a dropped one.
     pub fn take_dirty_refusals(&mut self) -> Vec<(CapKey, Option<CapRefusal>)> {
         let dirty = std::mem::take(&mut self.dirty_refusals);
         dirty.into_iter().map(|key| (key, self.refusals.get(&key).copied())).collect()
@@ -81,14 +82,14 @@ impl CapAllocator {
         counters.sum::<usize>() + self.dirty_refusals.len() * 64
     }
 
-    /// Whether a counter is known to be full, however offers end.
+    /// The refusal of a counter that stays full until a time, however offers end.
     pub fn refusal(&self, key: CapKey, rule: CapRule, now: Millis) -> Option<CapRefusal> {
         let refusal = self.refusals.get(&key)?;
         let holds = refusal.max == rule.max && refusal.until.is_none_or(|until| now < until);
         holds.then_some(*refusal)
     }
 
-    /// Notes an answer that holds for others, too.
+    /// Remembers an answer that holds for later requests, too.
     pub fn remember(&mut self, key: CapKey, answer: CapAnswer, now: Millis) {
         let CapAnswer::Refused(refusal) = answer else { return };
         if !refusal.is_final {
@@ -111,19 +112,19 @@ impl CapAllocator {
         self.dirty_refusals.insert(key);
     }
 
-    /// The message by which a request asks.
+    /// The message with which a request asks for a place; with `looks` it takes none.
     pub fn ask(&self, ask: CapAsk, request: u64, looks: bool, at: Millis) -> CapMessage {
         let signal = CapSignal::Ask { request, rule: ask.rule, at, looks };
         self.to_home(ask.key, signal)
     }
 
-    /// The message that tells a counter what has become of a place.
+    /// The message that reports to a counter what became of a place.
     pub fn settle(&self, change: CapChange) -> CapMessage {
         let CapChange { key, place, outcome } = change;
         self.to_home(key, CapSignal::Settle { place, outcome })
     }
 
-    /// The message by which a request wants nothing any more.
+    /// The message with which a request gives up its place, or its wish for one.
     pub fn give_back(&self, key: CapKey, request: u64) -> CapMessage {
         self.settle(CapChange { key, place: CapPlace::Request(request), outcome: CapOutcome::Free })
     }
@@ -132,7 +133,8 @@ impl CapAllocator {
         CapMessage { key, from: self.partition, to: key.home(self.partitions), signal }
     }
 
-    /// Takes messages. Gives those for other partitions, and answers for requests of this one.
+    /// Applies messages; returns those for other partitions, and answers to requests of
+    /// this one.
     pub fn receive(&mut self, messages: Vec<CapMessage>, now: Millis) -> Vec<CapMessage> {
         let mut out = Vec::new();
         let mut queue = VecDeque::from(messages);
@@ -157,7 +159,7 @@ impl CapAllocator {
             self.make_room(key.cap, now);
             self.restore(key, CapCounter::new(*rule, now));
         }
-        // One that was forgotten has nothing to change.
+        // A counter that was dropped has nothing to change.
         let Some(counter) = self.counters.get_mut(&key) else { return Vec::new() };
         let signals = counter.receive(from, signal, now);
         let is_over = counter.is_over(now);
@@ -179,8 +181,8 @@ impl CapAllocator {
         }
     }
 
-    /// Makes room for one more value of a cap: what counts no more goes first, then
-    /// what was used least recently.
+    /// Makes room for another value of a cap: counters without any effect are dropped
+    /// first, then those used least recently.
     fn make_room(&mut self, cap: u64, now: Millis) {
         let bound = MAX_VALUES.div_ceil(self.partitions.max(1) as usize);
         if self.sizes.get(&cap).is_none_or(|size| *size < bound) {
@@ -196,7 +198,7 @@ impl CapAllocator {
         ranked.iter().take(least.max(over)).for_each(|(.., key)| self.forget(*key));
     }
 
-    /// What a counter would tell a request, for readers, who write nothing.
+    /// What a counter would answer now, for callers that must not change it.
     pub fn look(&self, ask: CapAsk, at: Millis) -> CapAnswer {
         self.counters.get(&ask.key).map_or(CapAnswer::Granted, |counter| counter.look(ask.rule, at))
     }

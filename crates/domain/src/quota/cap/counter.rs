@@ -1,4 +1,5 @@
-//! The counter of one value: what was counted, which places offers hold, and who waits.
+//! The counter of one value: what was counted, the places that offers hold, and requests
+//! that wait.
 
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -7,18 +8,19 @@ use super::definition::CapRule;
 use super::message::{CapAnswer, CapOutcome, CapPlace, CapRefusal, CapSignal};
 use crate::time::{HOUR, Millis};
 
-/// Partitions' times differ: what was counted is kept for so much longer than it counts.
+/// Clocks of partitions differ, so counted times are kept for so much longer than they
+/// count.
 const TIMES_DIFFER: Millis = HOUR;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CapCounter {
     rule: CapRule,
-    /// When it was last asked or changed.
+    /// When it was last asked or changed, in milliseconds since the epoch.
     used_at: Millis,
-    /// What was counted, where it counts for ever.
+    /// What was counted, for a cap without `within`.
     #[serde(default, skip_serializing_if = "is_zero")]
     total: u64,
-    /// When what was counted has happened, in order, where it counts within a time.
+    /// Times of what was counted, in order, for a cap with `within`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     times: Vec<Millis>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -34,17 +36,17 @@ fn is_zero(count: &u64) -> bool {
 struct OpenPlaces {
     /// Requests that have a place and are not decided yet, by partition and offset.
     requests: BTreeSet<(u32, u64)>,
-    /// Offers that hold a place: until when, in which partition, how many.
+    /// How many offers hold a place, by the time at which they lapse and their partition.
     #[serde(with = "rows")]
     holds: BTreeMap<(Millis, u32), u64>,
-    /// How many these are.
+    /// The sum of `holds`.
     held: u64,
     waiting: VecDeque<WaitingRequest>,
-    /// Partitions that were asked for their time and have not answered.
+    /// Partitions that have not answered a [`CapSignal::Check`] yet.
     checking: BTreeSet<u32>,
 }
 
-/// A map as a list of rows: in JSON only texts are keys.
+/// Serialises a map as a list of rows, because keys in JSON can only be texts.
 mod rows {
     use super::{BTreeMap, Millis};
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -66,7 +68,7 @@ struct WaitingRequest {
     rule: CapRule,
     at: Millis,
     looks: bool,
-    /// Whether the partitions that hold places were asked since it came.
+    /// Whether the partitions that hold places were checked since the request came.
     is_checked: bool,
 }
 
@@ -84,7 +86,7 @@ impl OpenPlaces {
         self.held += 1;
     }
 
-    /// Takes a place away. Users may have moved to another partition with what they hold.
+    /// Frees a place. Its user may have moved to another partition with it.
     fn free(&mut self, place: CapPlace, from: u32) {
         match place {
             CapPlace::Request(request) => {
@@ -105,7 +107,7 @@ impl OpenPlaces {
         }
     }
 
-    /// Holds of a partition that have lapsed there.
+    /// Drops the holds of a partition that have lapsed by its time.
     fn lapse(&mut self, of: u32, at: Millis) {
         let lapsed = |(until, from): &(Millis, u32)| *from == of && *until <= at;
         let over: Vec<(Millis, u32)> = self.holds.range(..=(at, u32::MAX)).map(|(hold, _)| *hold).collect();
@@ -120,8 +122,8 @@ impl CapCounter {
         CapCounter { rule, used_at: now, total: 0, times: Vec::new(), open: None }
     }
 
-    /// What counts against a request of a time. What has happened later than that, on the
-    /// clock of another partition, counts as well.
+    /// What counts against a request made at `at`. Later times, from partitions whose clock
+    /// is ahead, count as well.
     fn counted(&self, at: Millis) -> u64 {
         match self.rule.within {
             None => self.total,
@@ -132,7 +134,7 @@ impl CapCounter {
         }
     }
 
-    /// Places that are counted or taken, as of a time.
+    /// Places that are counted or taken, as of `at`.
     pub fn count(&self, at: Millis) -> u64 {
         self.counted(at) + self.open.as_ref().map_or(0, |open| open.taken())
     }
@@ -181,7 +183,7 @@ impl CapCounter {
         self.times.drain(..old);
     }
 
-    /// Answers those who wait, in the order of their asking.
+    /// Answers requests that wait, in the order of asking.
     fn serve(&mut self, signals: &mut Vec<(u32, CapSignal)>) {
         while let Some(first) = self.open().waiting.front().cloned() {
             self.rule = first.rule;
@@ -196,10 +198,11 @@ impl CapCounter {
             } else if counted >= rule.max {
                 CapAnswer::Refused(self.refusal(at))
             } else if !open.requests.is_empty() || !open.checking.is_empty() {
-                // It will be known soon.
+                // The partitions that are being checked answer soon.
                 return;
             } else if !is_checked {
-                // An offer may have ended, or lapsed, where nobody has told of it yet.
+                // An offer may have ended or lapsed in a partition that has not reported it
+                // yet.
                 open.checking = open.holds.keys().map(|(_, of)| *of).collect();
                 signals.extend(open.checking.iter().map(|to| (*to, CapSignal::Check)));
                 open.waiting.iter_mut().for_each(|waiting| waiting.is_checked = true);
@@ -218,7 +221,7 @@ impl CapCounter {
         CapRefusal { max, count, until, is_final: count == counted }
     }
 
-    /// When so many places and one more have ended by time alone.
+    /// When time alone will have ended `over` places and one more.
     fn end_of_place(&self, over: u64, at: Millis) -> Option<Millis> {
         let counted = self.rule.within.into_iter().flat_map(|within| {
             let first = self.times.partition_point(|time| *time < at.saturating_sub(within));
@@ -240,7 +243,7 @@ impl CapCounter {
         }
     }
 
-    /// What a request would be told, if all partitions had told all that they know.
+    /// What a request would be answered if all partitions had reported everything.
     pub fn look(&self, rule: CapRule, at: Millis) -> CapAnswer {
         let mut counter = CapCounter { rule, ..self.clone() };
         if let Some(open) = &mut counter.open {
@@ -251,7 +254,7 @@ impl CapCounter {
         if counter.count(at) < rule.max { CapAnswer::Granted } else { CapAnswer::Refused(counter.refusal(at)) }
     }
 
-    /// Whether it says no more than a new one would.
+    /// Whether it is the same as a new counter by now.
     pub(super) fn is_over(&self, now: Millis) -> bool {
         self.open.is_none() && self.counted(now.saturating_sub(TIMES_DIFFER)) == 0
     }
@@ -264,7 +267,8 @@ impl CapCounter {
         self.used_at
     }
 
-    /// For another number of partitions: what is held is counted anew.
+    /// The counter without open places, for another number of partitions: there they are
+    /// counted anew.
     #[must_use]
     pub fn without_places(self) -> CapCounter {
         CapCounter { open: None, ..self }
@@ -274,7 +278,7 @@ impl CapCounter {
         self.open().hold(until, from);
     }
 
-    /// What it takes in memory, about.
+    /// About how many bytes it takes in memory.
     pub(super) fn len_bytes(&self) -> usize {
         let open = self.open.as_ref().map_or(0, |open| 128 + open.holds.len() * 24 + open.waiting.len() * 64);
         96 + self.times.len() * 8 + open

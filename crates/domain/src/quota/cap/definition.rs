@@ -1,4 +1,4 @@
-//! What a cap says, and which counter counts it.
+//! The definition of a cap, and the counters that it has.
 
 use serde::de::Error as _;
 use serde::ser::SerializeMap as _;
@@ -21,14 +21,14 @@ impl CapEvent {
         [("displayed", CapEvent::Displayed), ("completed", CapEvent::Completed)];
 }
 
-/// What a cap is to users without the attribute.
+/// Whether a cap applies to users without the attribute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MissingValue {
-    /// It does not concern them.
+    /// It does not apply to them.
     #[default]
     Pass,
-    /// They are not asked.
+    /// It keeps them from being asked.
     Shut,
 }
 
@@ -45,10 +45,10 @@ impl MissingValue {
 pub struct Cap {
     pub count: CapEvent,
     pub max: u64,
-    /// Back from now, the far end included; without it, ever.
+    /// How far back the cap counts, in milliseconds, the far end included; `None` for ever.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "time::as_optional_duration")]
     pub within: Option<Millis>,
-    /// The attribute whose values are counted apart.
+    /// The attribute whose values are counted separately.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_attribute")]
     pub per: Option<String>,
     #[serde(skip_serializing_if = "MissingValue::is_pass")]
@@ -66,13 +66,14 @@ impl Cap {
         CapRule { max: self.max, within: self.within }
     }
 
-    /// What tells it from the other caps beside it: those that are counted apart. A cap
-    /// whose `max` has changed goes on counting.
+    /// Identifies the cap among others of its survey: caps that differ in it have separate
+    /// counters. A cap whose `max` has changed continues to count.
     pub fn counts_as(&self) -> (CapEvent, Option<Millis>, Option<&str>) {
         (self.count, self.within, self.per.as_deref())
     }
 
-    /// The counter of a value; `scope` is the survey's id, or nothing for the settings.
+    /// The counter of a value. `scope` is the survey's id, or an empty text for a cap of
+    /// the settings.
     pub fn key(&self, project: &str, scope: &str, value: Option<&Value>) -> CapKey {
         let count = match self.count {
             CapEvent::Displayed => "displayed",
@@ -85,15 +86,15 @@ impl Cap {
     }
 }
 
-/// How many, and within what time.
+/// How many, and within which time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CapRule {
     pub max: u64,
     pub within: Option<Millis>,
 }
 
-/// A counter: of which cap, and of which value. Both are hashes: nobody's attribute
-/// stands in the journals of other partitions.
+/// Names a counter by hashes of its cap and its value, so that no attribute of a user is in
+/// the journals of other partitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CapKey {
     pub cap: u64,

@@ -1,34 +1,34 @@
-//! What counters and partitions say to each other, and what offers keep of it.
+//! Messages between counters and partitions, and the places that offers hold.
 
 use serde::{Deserialize, Serialize};
 
 use super::definition::{CapEvent, CapKey, CapRule};
 use crate::time::Millis;
 
-/// A place that is wanted of a counter.
+/// A request for a place of a counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CapAsk {
     pub key: CapKey,
     pub rule: CapRule,
 }
 
-/// A counter without a place.
+/// The answer of a counter that is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CapRefusal {
-    /// The bound that is reached.
+    /// The cap's `max`.
     pub max: u64,
     /// Places that are counted, or held by offers.
     pub count: u64,
-    /// When time alone could free one.
+    /// When time alone could free a place.
     pub until: Option<Millis>,
-    /// Whether all of them are counted: then nothing but time frees one.
+    /// Whether all places are counted, so that only time frees one.
     pub is_final: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CapAnswer {
-    /// The request has a place.
+    /// The request has taken a place.
     Granted,
     Refused(CapRefusal),
 }
@@ -39,16 +39,16 @@ pub enum CapAnswer {
 pub enum CapPlace {
     /// The request at this offset, which is not decided yet.
     Request(u64),
-    /// An offer, up to this time.
+    /// An offer that lapses at this time.
     Held(Millis),
 }
 
-/// What becomes of a place.
+/// What became of a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CapOutcome {
     Held(Millis),
-    /// It was displayed or completed, at this time.
+    /// It was displayed or completed at this time.
     Counted(Millis),
     Free,
 }
@@ -64,16 +64,17 @@ pub struct CapChange {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CapSignal {
-    /// To a counter: the request at an offset wants a place, as of a time; one that only
-    /// looks takes none.
+    /// To a counter: the request at an offset of the sender's journal wants a place, as of
+    /// `at`; with `looks` it takes none.
     Ask { request: u64, rule: CapRule, at: Millis, looks: bool },
-    /// To a counter: what has become of a place.
+    /// To a counter: what became of a place.
     Settle { place: CapPlace, outcome: CapOutcome },
-    /// To a counter, the answer to `Check`: holds up to this time have lapsed.
+    /// To a counter, in answer to [`CapSignal::Check`]: holds that end by this time have
+    /// lapsed.
     Time { at: Millis },
-    /// To the request that has asked.
+    /// To the partition of the request at this offset.
     Answer { request: u64, answer: CapAnswer },
-    /// To a partition whose offers hold places: what time is it there?
+    /// To a partition whose offers hold places: report its time.
     Check,
 }
 
@@ -86,18 +87,18 @@ pub struct CapMessage {
     pub signal: CapSignal,
 }
 
-/// A place that an offer has taken, or had.
+/// A place that an offer has taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PinnedCap {
     pub key: CapKey,
     pub rule: CapRule,
     pub count: CapEvent,
-    /// Nothing once it was counted or given back.
+    /// `None` once it was counted or released.
     pub place: Option<CapPlace>,
 }
 
 impl PinnedCap {
-    /// Whether an offer's place is still its own.
+    /// Whether the offer still holds the place.
     pub fn holds(&self, now: Millis) -> bool {
         match self.place {
             Some(CapPlace::Held(until)) => now < until,

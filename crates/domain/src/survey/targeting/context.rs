@@ -1,4 +1,4 @@
-//! What rules look at, and what they say when they do not hold.
+//! What rules look at, and the report of a rule that does not hold.
 
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -7,11 +7,11 @@ use crate::survey::schedule::Zone;
 use crate::time::Millis;
 use crate::user::User;
 
-/// Survey ids by the tags that they have now.
+/// By tag, the ids of the surveys that have it now.
 pub type SurveysByTag = BTreeMap<String, Vec<String>>;
 
-/// Why a rule does not hold: the part that decided, what it saw, and when time
-/// alone will change it.
+/// A rule that does not hold: the part that decided, the value that it looked at, and when
+/// time alone will change the result.
 #[derive(Debug, Clone, PartialEq)]
 pub struct UnmetRule {
     pub actual: Value,
@@ -25,9 +25,9 @@ pub struct TargetingContext<'a> {
     /// The user's attributes as one object.
     pub attributes: &'a Value,
     pub tags: &'a SurveysByTag,
-    /// How long answers are known, of the surveys that say so.
+    /// By survey id, how long its answers are kept; only surveys with a `retention`.
     pub retentions: &'a BTreeMap<String, Millis>,
-    /// The clocks that tell days apart.
+    /// The time zone in which days are counted.
     pub zone: &'a Zone,
     pub now: Millis,
 }

@@ -1,4 +1,4 @@
-//! Rules over what has happened: what surveys have been to the user, and events.
+//! Rules over the past: a user's history with surveys, and their events.
 
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use serde_json::json;
@@ -11,15 +11,16 @@ use crate::time::{self, Millis};
 use crate::user::distinct::{self, Distinct, Occurrence};
 use crate::user::{PerSurvey, RememberedEvent, SurveyExtension};
 
-/// How a rule spells every survey.
+/// How a rule names every survey.
 pub const EVERY_SURVEY: &str = "*";
 
-/// What a survey, or the surveys of a tag, have been to the user, ever or lately.
+/// A rule about a user's history with a survey or with the surveys of a tag.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct History {
     pub of: Subject,
     pub did: Interaction,
-    /// Back from now, the far end included.
+    /// The oldest that counts, in milliseconds before now, the far end included; `None` for
+    /// ever.
     pub within: Option<Millis>,
     pub times: Counted,
 }
@@ -28,11 +29,12 @@ pub struct History {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Subject {
     Survey(String),
-    /// The surveys that have the tag now; [`EVERY_SURVEY`] is all of them.
+    /// The surveys that have the tag now; [`EVERY_SURVEY`] names all.
     Tag(String),
 }
 
-/// Events that the user has sent, ever since a survey names them, or lately.
+/// A rule about events that the user has sent. Events are remembered from when a rule names
+/// them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EventRule {
     pub event: Pattern,
@@ -49,7 +51,7 @@ pub struct Counted {
 }
 
 impl Counted {
-    /// At least once, which is what is meant where nothing is said.
+    /// At least once: the default.
     pub const ONCE: Counted = Counted { at_least: 1, at_most: None, distinct: None };
 
     fn holds(self, count: usize) -> bool {
@@ -89,7 +91,7 @@ impl Interaction {
         ("dismissed", Interaction::Dismissed),
     ];
 
-    /// When it last was so.
+    /// When it happened last.
     pub fn last(self, state: &PerSurvey) -> Option<Millis> {
         match self {
             Interaction::Offered => state.offered_at,
@@ -100,7 +102,7 @@ impl Interaction {
         }
     }
 
-    /// When it was so before, as far as that is remembered.
+    /// The earlier times, as far as they are remembered.
     fn earlier(self, extension: &SurveyExtension) -> &[Millis] {
         match self {
             Interaction::Offered => &[],
@@ -128,7 +130,7 @@ trait Happened {
         self.times().holds(self.count(known))
     }
 
-    /// When time alone will change whether it holds: as one of them is too long ago.
+    /// When time alone will change the result, because one of the times becomes too old.
     fn turns_at(&self, known: TargetingContext<'_>) -> Option<Millis> {
         let within = self.within()?;
         let holds = self.is_met(known);
@@ -205,7 +207,7 @@ impl History {
         self.is_met(known)
     }
 
-    /// What it saw, and when time alone will change whether it holds.
+    /// The value that the rule looked at, and when time alone will change the result.
     pub(super) fn state(&self, known: TargetingContext<'_>) -> UnmetRule {
         let (of, id) = match &self.of {
             Subject::Survey(id) => ("survey", id),
@@ -224,7 +226,7 @@ impl EventRule {
         self.is_met(known)
     }
 
-    /// What it saw, and when time alone will change whether it holds.
+    /// The value that the rule looked at, and when time alone will change the result.
     pub(super) fn state(&self, known: TargetingContext<'_>) -> UnmetRule {
         let at = self.newest(known).map(time::format_time);
         let actual = json!({"event": self.event.event, "count": self.count(known), "at": at});
