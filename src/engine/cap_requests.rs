@@ -1,6 +1,6 @@
-//! What a waiting request wants of counters of caps. A request that decides takes its
-//! places one after the other, in the order of the keys, so that no two wait for each
-//! other, and gives all of them back when one is refused. One that only looks takes none.
+//! The places of counters that a waiting request needs. It asks for one after the other, in
+//! the order of keys, so that no two requests wait for each other, and returns all of them
+//! when one is refused. A request that only looks takes no place.
 
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,9 +10,9 @@ use askwhen_domain::quota::cap::{CapAnswer, CapAsk, CapKey};
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct CapRequests {
-    /// In the order in which they are taken.
+    /// In the order of asking.
     wanted: Vec<CapAsk>,
-    /// Those that were asked and have not answered.
+    /// Counters that were asked and have not answered.
     asked: BTreeSet<CapKey>,
     answers: BTreeMap<CapKey, CapAnswer>,
     looks: bool,
@@ -35,14 +35,14 @@ impl CapRequests {
         self.looks
     }
 
-    /// Whether it has to wait for an answer: a refusal is looked at as it comes.
+    /// Whether a counter has not answered, and none has refused.
     pub fn is_open(&self) -> bool {
         let answer = |ask: &CapAsk| self.answers.get(&ask.key);
         let is_refused = |ask: &CapAsk| matches!(answer(ask), Some(CapAnswer::Refused(_)));
         self.wanted.iter().any(|ask| answer(ask).is_none()) && !self.wanted.iter().any(is_refused)
     }
 
-    /// The counters that are to be asked now.
+    /// The counters to be asked now.
     pub fn next(&mut self) -> Vec<CapAsk> {
         if !self.is_open() || (!self.looks && !self.asked.is_empty()) {
             return Vec::new();
@@ -54,12 +54,12 @@ impl CapRequests {
         next
     }
 
-    /// What was asked and has not answered.
+    /// Requests for places that are unanswered.
     pub fn awaited(&self) -> impl Iterator<Item = CapAsk> {
         self.wanted.iter().filter(|ask| self.asked.contains(&ask.key)).copied()
     }
 
-    /// Takes an answer, if it was asked for.
+    /// Takes an answer, if the request was waiting for it.
     pub fn take(&mut self, key: CapKey, answer: CapAnswer) -> bool {
         let was_asked = self.asked.remove(&key);
         if was_asked {
@@ -68,7 +68,7 @@ impl CapRequests {
         was_asked
     }
 
-    /// Wants others from now on; gives those that are to be given back.
+    /// Replaces the places that are needed; returns those that are not needed any more.
     pub fn want(&mut self, wanted: Vec<CapAsk>) -> Vec<CapKey> {
         let left = self.left(&[]);
         self.wanted = wanted;
@@ -79,7 +79,7 @@ impl CapRequests {
         left
     }
 
-    /// What it has or has asked for, but for what it has used.
+    /// The places that it has or has asked for and has not used.
     pub fn left(&self, used: &[CapKey]) -> Vec<CapKey> {
         if self.looks {
             return Vec::new();

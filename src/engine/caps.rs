@@ -1,4 +1,5 @@
-//! Messages about caps: taken by the counters and requests of this partition, or sent on.
+//! Messages about caps: applied to the counters and requests of this partition, or
+//! forwarded.
 
 use std::collections::VecDeque;
 
@@ -11,7 +12,7 @@ use askwhen_partition::Effects;
 use askwhen_wire::record::Internal;
 
 impl Engine {
-    /// Lets messages have their effect here, or go to the partition that they are for.
+    /// Applies messages here, or forwards them to their partition.
     pub(super) fn send_caps(&mut self, messages: Vec<CapMessage>, now: Millis, effects: &mut Effects) {
         let mut queue = VecDeque::from(self.quotas.caps.receive(messages, now));
         while let Some(message) = queue.pop_front() {
@@ -26,7 +27,7 @@ impl Engine {
         }
     }
 
-    /// Tells counters what a record has made of places.
+    /// Reports to counters what a record made of places.
     pub(super) fn change_caps(
         &mut self,
         changes: &[askwhen_domain::quota::cap::CapChange],
@@ -43,7 +44,7 @@ impl Engine {
 }
 
 impl Quotas {
-    /// Takes an answer; gives what is to be said next.
+    /// Applies an answer to a request; returns the messages that follow.
     fn take_answer(&mut self, key: CapKey, request: u64, answer: CapAnswer, now: Millis) -> Vec<CapMessage> {
         self.caps.remember(key, answer, now);
         let taken = self.pending.get_mut(&request).is_some_and(|pending| pending.caps.take(key, answer));
@@ -52,14 +53,14 @@ impl Quotas {
             self.answered = true;
             return self.ask_caps(request, now);
         }
-        // It has given up, or was decided without it.
+        // It has given up, or was decided without the answer.
         match answer {
             CapAnswer::Granted => vec![self.caps.give_back(key, request)],
             CapAnswer::Refused(_) => Vec::new(),
         }
     }
 
-    /// The messages by which a waiting request asks for what it wants next.
+    /// The messages with which a waiting request asks for its next place.
     pub(super) fn ask_caps(&mut self, request: u64, now: Millis) -> Vec<CapMessage> {
         let Some(pending) = self.pending.get_mut(&request) else { return Vec::new() };
         let looks = pending.caps.looks();
@@ -67,7 +68,7 @@ impl Quotas {
         next.into_iter().map(|ask| self.caps.ask(ask, request, looks, now)).collect()
     }
 
-    /// The messages by which a request gives back what it does not use.
+    /// The messages with which a request returns places that it does not use.
     pub(super) fn give_back(&self, keys: Vec<CapKey>, request: u64) -> Vec<CapMessage> {
         keys.into_iter().map(|key| self.caps.give_back(key, request)).collect()
     }

@@ -1,4 +1,4 @@
-//! What tables and messages of the engine have in common.
+//! Helpers that several tables and commands of the engine share.
 
 use askwhen_domain::id;
 use askwhen_domain::json::Json;
@@ -8,22 +8,21 @@ use askwhen_partition::{Effects, Outgoing, RecordContext};
 use askwhen_store::Batch;
 use askwhen_wire::record::{self, Internal, Query};
 
-/// A record of askwhen's own for another partition.
+/// An internal record for another partition.
 pub fn to_partition(to: u32, internal: &Internal, answers: bool) -> Outgoing {
     let value = askwhen_wire::record::encode_internal(internal);
     let value = Json::from_valid(String::from_utf8(value).expect("JSON is UTF-8"));
     Outgoing { to, key: None, value, trusted: true, answers }
 }
 
-/// A record of askwhen's own about a name, for the partition of that name, which answers
-/// whoever waits for the record at hand.
+/// An internal record about a user's name, for the partition of that name, which answers
+/// the request behind the current record.
 pub fn about_name(at: RecordContext<'_>, name: &str, internal: &Internal) -> Effects {
     let outgoing = to_partition(id::partition_of(name, at.partitions), internal, true);
     Effects { forwards: vec![Outgoing { key: Some(name.to_owned()), ..outgoing }], ..Effects::default() }
 }
 
-/// The record as any partition would read it: its value, and whether it is one
-/// of askwhen's own.
+/// The value of a record as it is written to a journal, and whether it is an internal one.
 pub fn written(record: &Record<'_>) -> (Json, bool) {
     let (offer_id, survey_id, link_id) = match &record.body {
         Body::ShowOffer { offer_id } => (Some(offer_id.to_string()), None, None),
@@ -38,10 +37,10 @@ pub fn written(record: &Record<'_>) -> (Json, bool) {
     (Json::from_valid(String::from_utf8_lossy(&record::encode_internal(&Internal::Query(query)))), true)
 }
 
-/// Letters to other partitions travel in their journals.
+/// Forwards messages about quotas to their partitions.
 pub fn post(mail: Vec<QuotaMessage>, effects: &mut Effects) {
     effects.forwards.extend(mail.into_iter().map(|mail| to_partition(mail.to, &Internal::Quota(mail), false)));
 }
 
-/// Changes of one table, to be put into a checkpoint's batch.
+/// The changes of one table, to be added to a checkpoint's batch.
 pub type Changes = Box<dyn FnOnce(&mut Batch) + Send>;

@@ -1,6 +1,7 @@
-//! That a survey takes no more responses, as endpoints are told of it: its quota is full,
-//! its schedule has ended, it was archived. Partition 0 collects how many responses each
-//! partition has completed, and tells. Where no endpoint wants to know, nothing is done.
+//! Reports to endpoints that a survey takes no more responses: its quota is used up, its
+//! schedule has ended, or it was archived. Partition 0 collects the number of completed
+//! responses from all partitions, then emits the message. It does nothing while no endpoint
+//! subscribes to it.
 
 use super::changes::{post, to_partition};
 use super::closings::OpenClosing;
@@ -18,12 +19,12 @@ use askwhen_partition::{Effects, RecordContext};
 use askwhen_wire::definition::Kind;
 use askwhen_wire::record::{ClosingMessage, ClosingStep, Defined, Internal};
 
-/// Whether any endpoint wants to know that a survey closes.
+/// Whether any endpoint subscribes to the closing of a survey.
 pub fn wants(project: &Project, survey_id: &str) -> bool {
     project.endpoints.values().any(|endpoint| endpoint.body.wants(EventType::Closed, Some(survey_id), false))
 }
 
-/// When surveys end that somebody wants to know of.
+/// The ends of schedules to which an endpoint subscribes, by survey id.
 fn ends(project: &Project) -> impl Iterator<Item = (&String, Millis)> {
     let open = |status| matches!(status, Status::Active | Status::Paused);
     let entries = project.surveys.iter().filter(move |(_, entry)| open(entry.current.status));
@@ -32,7 +33,7 @@ fn ends(project: &Project) -> impl Iterator<Item = (&String, Millis)> {
 }
 
 impl Engine {
-    /// Looks for the next end, as definitions have changed.
+    /// Finds the next end, after definitions have changed.
     pub(super) fn find_next_end(&mut self) {
         let since = self.closings.seen_at.unwrap_or(Millis::MIN);
         let projects = self.table.definitions.projects.values();
@@ -40,14 +41,15 @@ impl Engine {
         self.closings.next_end = next;
     }
 
-    /// What has ended by a time is no news.
+    /// Ends that are over by then are not reported.
     fn look_from(&mut self, now: Millis) {
         self.closings.seen_at = Some(now);
         self.closings.is_dirty = true;
         self.find_next_end();
     }
 
-    /// After every record: tells of quotas that are full by it, and of ends that have come.
+    /// Called after every record: closes surveys whose quota it used up, or whose end has
+    /// come.
     pub(super) fn notice_closings(&mut self, at: RecordContext<'_>, effects: &mut Effects) {
         for (key, completed) in self.quotas.allocator.take_full() {
             self.tell_closed(at, &key, ClosedReason::QuotaFull, at.now, completed, effects);
@@ -55,7 +57,7 @@ impl Engine {
         self.notice_ends(at, effects);
     }
 
-    /// Notes that time has gone on, and which surveys have ended by it.
+    /// Moves time on, and notes which surveys ended by it.
     pub(super) fn notice_ends(&mut self, at: RecordContext<'_>, effects: &mut Effects) {
         let Some(next_end) = self.closings.next_end else { return };
         let Some(since) = self.closings.seen_at.replace(at.now) else { return self.look_from(at.now) };
@@ -75,7 +77,7 @@ impl Engine {
         self.find_next_end();
     }
 
-    /// A definition has come; `was` is what its survey was before.
+    /// Closes a survey whose definition changed; `was` is its status before.
     pub(super) fn definition_closes(
         &mut self,
         at: RecordContext<'_>,
@@ -91,7 +93,7 @@ impl Engine {
             self.look_from(at.now);
         }
         let Some(project) = self.table.definitions.project(&defined.project).cloned() else { return };
-        // Counts begin with what there is.
+        // The counts begin with the responses that there are.
         let is_concerned = |id: &&String| defined.kind == Kind::Endpoint || **id == defined.id;
         for id in project.limited().iter().filter(is_concerned).filter(|id| wants(&project, id)) {
             let key = SurveyKey::new(defined.project.clone(), id.clone());
@@ -141,7 +143,7 @@ impl Engine {
         }
     }
 
-    /// Asks all partitions; whoever has asked about this end before is told by that.
+    /// Asks all partitions for their counts, unless this end has been reported.
     fn begin_closing(
         &mut self,
         at: RecordContext<'_>,
@@ -202,7 +204,7 @@ impl Engine {
     ) {
         let Some(project) = self.table.definitions.project(&key.project) else { return };
         let kind = EventType::Closed;
-        // It is about nobody.
+        // The message concerns no user.
         let user = UserRef::new(&key.project, "");
         for endpoint in project.endpoints.values().map(|endpoint| &*endpoint.body) {
             if !endpoint.wants(kind, Some(&key.survey_id), false) {

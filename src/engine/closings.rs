@@ -1,4 +1,4 @@
-//! What a partition keeps of surveys that close; `closing` moves it.
+//! The state of closing surveys in a partition; `closing` changes it.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -6,37 +6,38 @@ use std::collections::BTreeMap;
 use askwhen_domain::time::Millis;
 use askwhen_domain::webhook::message::ClosedReason;
 
-/// What a partition keeps of surveys that close.
+/// The state of closing surveys in a partition.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Closings {
-    /// The time up to which ends of schedules were looked for.
+    /// The time up to which ends of schedules were looked for, in milliseconds since the
+    /// epoch.
     pub seen_at: Option<Millis>,
-    /// Partition 0: closings of which counts are awaited, with what has come of them.
+    /// Partition 0: closings that wait for counts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub open: Vec<OpenClosing>,
-    /// Partition 0: the end that was told of, by project and survey.
+    /// Partition 0: the end that was reported, by project and survey id.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub told: BTreeMap<String, BTreeMap<String, Millis>>,
-    /// The next end of a schedule that somebody wants to know of.
+    /// The next end of a schedule to which an endpoint subscribes.
     #[serde(skip)]
     pub next_end: Option<Millis>,
     #[serde(skip)]
     pub is_dirty: bool,
 }
 
-/// Counts of partitions that are collected.
+/// A closing, with the counts collected so far.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub struct OpenClosing {
     pub project: String,
     pub survey_id: String,
     pub reason: ClosedReason,
     pub at: Millis,
-    /// Completions, by partition.
+    /// By partition, its completed responses; `None` before it has answered.
     pub counts: Vec<Option<u64>>,
 }
 
 impl Closings {
-    /// What has changed, as it is stored.
+    /// The changed state as it is stored.
     pub fn take_dirty(&mut self) -> Option<Vec<u8>> {
         std::mem::take(&mut self.is_dirty).then(|| serde_json::to_vec(self).expect("closings serialise"))
     }

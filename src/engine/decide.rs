@@ -1,5 +1,6 @@
-//! What a user's record leads to: the domain's rules on a copy of the user, with
-//! what is remembered beside it. Nothing changes unless all of it does.
+//! Applies a user's record: the domain's rules to a copy of the user, together with the
+//! event ids, quotas and caps that the engine keeps beside it. It takes effect as a whole
+//! or not at all.
 
 use super::changes::{post, written};
 use super::closing;
@@ -17,19 +18,19 @@ use askwhen_domain::refs::SurveyKey;
 use askwhen_domain::time::{ClientTimes, Millis};
 use askwhen_partition::{Effects, EngineReply, Failure, Outgoing, RecordContext};
 
-/// What came of a user's record.
+/// The result of applying a user's record.
 pub enum Applied {
     Done(Effects),
-    /// These are needed first; nothing has changed.
+    /// Something has to be granted first; nothing has changed.
     Needs(NeededGrants),
 }
 
-/// What a record needs before it can be decided.
+/// What has to be granted before a record can be decided.
 #[derive(Debug, Default)]
 pub struct NeededGrants {
-    /// Grants of these surveys' quotas.
+    /// Ids of surveys whose quota has to grant something.
     pub surveys: Vec<String>,
-    /// Places of these counters.
+    /// Places of counters.
     pub caps: Vec<CapAsk>,
 }
 
@@ -65,8 +66,8 @@ impl Engine {
         if let Some(owner) = before.alias_of().filter(|_| !matches!(record.body, Body::Erase)) {
             return self.pass_on(ctx, record, hash, owner, at.partitions).map(Applied::Done);
         }
-        // Of an erased user only the ids in the store's table are left, and where the
-        // settings say so the time of the last display.
+        // Of an erased user there are only event ids in the store's table and, if the
+        // settings say so, the time of the last display.
         let erased_at = match before.is_erased() {
             true => self.remembered.erased_at(&record.project, &record.user_id, at.now)?,
             false => None,
@@ -87,14 +88,14 @@ impl Engine {
             return Ok(Applied::Needs(NeededGrants { surveys: out.needs, caps: out.needs_caps }));
         }
         if matches!(record.body, Body::Erase) {
-            // The user has no state since the last erasure: this is the same one, and
-            // endpoints are not told of it a second time.
+            // The user has had no state since the last erasure, so this is the same one
+            // again: endpoints get no second message.
             if erased_at.is_some() {
                 out.items.retain(|item| matches!(item, apply::Output::CancelDeliveries));
             }
             self.remembered.erase(&record.project, &record.user_id, at.now);
         }
-        // From here on its ids are looked for in the table again.
+        // From here on its event ids are looked up in the table, too.
         user.overflowed |= erased_at.is_some() && !user.is_empty();
         out.spilled.iter().for_each(|(hash, seen_at)| self.remembered.keep(*hash, *seen_at));
         for (survey_id, change) in &out.quotas {
@@ -117,7 +118,7 @@ impl Engine {
         Ok(Applied::Done(effects))
     }
 
-    /// The longest that windows may be open in any project.
+    /// The longest `expires_after` that any project allows, in milliseconds.
     pub(super) fn longest_expiry(&self) -> Millis {
         let projects = self.table.definitions.projects.values();
         projects.map(|project| project.settings.max_expires_after).max().unwrap_or(0)
@@ -132,7 +133,7 @@ impl Engine {
         project.limited().iter().map(with_status).collect()
     }
 
-    /// The same answers, with those of counters that are known to be full.
+    /// `answered`, with the answers of counters that are known to be full.
     fn known_refusals(&self, needs: &[CapAsk], answered: &CapAnswers, now: Millis) -> CapAnswers {
         let mut known = answered.clone();
         for ask in needs.iter().filter(|ask| !answered.contains_key(&ask.key)) {
@@ -142,7 +143,7 @@ impl Engine {
         known
     }
 
-    /// An event that no survey mentions, or a trigger that none shows on.
+    /// Handles an event that no survey listens to, or a trigger on which none is shown.
     fn untouched(
         &mut self,
         ctx: ApplyContext<'_>,
@@ -201,9 +202,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Sends a record that came under an alias to its user, as if it had come under the
-    /// user's name, unless its event id was seen under the alias: what this partition has
-    /// seen is known nowhere else.
+    /// Forwards a record under an alias to the user of the alias. A record whose event id
+    /// was seen under the alias is a repetition; only this partition can know that.
     fn pass_on(
         &mut self,
         ctx: ApplyContext<'_>,
@@ -219,12 +219,12 @@ impl Engine {
                 effects.reply = Some(self.repeated(ctx, record, Some(hash))?);
                 return Ok(effects);
             }
-            // A copy that comes when both are erased must not bring the name back.
+            // A late copy must not bring the name back after both were erased.
             if matches!(record.body, Body::Event { .. }) {
                 self.remembered.keep(hash, ctx.now);
             }
         }
-        // It happened when it came here, not when it arrives there.
+        // Its event time is that of its arrival here.
         let times = ClientTimes { received_at: record.times.received_at.or(Some(ctx.now)), ..record.times };
         let (value, trusted) = written(&Record { user_id: owner.into(), times, ..record.clone() });
         let to = id::partition_of(owner, partitions);
@@ -232,8 +232,8 @@ impl Engine {
         Ok(effects)
     }
 
-    /// The answer to a record whose event id has been seen: the stored bytes of
-    /// a trigger's decision, or that it is too old to have any.
+    /// The answer to a record whose event id was seen before: the stored body of a
+    /// trigger's decision, or the reason `stale` when it is not stored any more.
     fn repeated(&self, ctx: ApplyContext<'_>, record: &Record<'_>, hash: Option<u128>) -> Result<EngineReply, Failure> {
         let Body::Trigger { trigger, .. } = &record.body else {
             return Ok(EngineReply::Accepted { duplicate: true, response_id: None });
@@ -256,7 +256,7 @@ impl Engine {
         Ok(EngineReply::Body { server: stale.server_body(), client: stale.client_body() })
     }
 
-    /// The stored answer to a trigger, unless its user has been erased since.
+    /// The stored answer to a trigger, unless its user was erased after it.
     fn answered_before(
         &self,
         ctx: ApplyContext<'_>,

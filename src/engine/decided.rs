@@ -1,5 +1,5 @@
-//! Bytes of recent decisions, so that the same trigger asked again gets the
-//! same answer. A cache with a bound: what it has lost is answered as stale.
+//! Bodies of recent decisions, so that a repeated trigger gets the same answer. A bounded
+//! cache: triggers that it has dropped are answered as stale.
 
 use crate::engine::families;
 use std::collections::HashMap;
@@ -11,9 +11,9 @@ use askwhen_domain::time::{HOUR, Millis};
 use askwhen_partition::EngineReply;
 use askwhen_store::{Store, keys};
 
-/// Bytes kept between two checkpoints; beyond it decisions are not kept.
+/// The most bytes between two checkpoints; beyond that decisions are not stored.
 const MAX_BYTES: usize = 64 << 20;
-/// Hours looked back through, at most.
+/// The most hours that are searched back.
 const MAX_HOURS: i64 = 25;
 
 #[derive(Clone)]
@@ -44,7 +44,7 @@ impl RecentDecisions {
         }
     }
 
-    /// The bodies of a decision no older than `offer_ttl`, and when it was made.
+    /// The bodies of a decision that is no older than `offer_ttl`, and when it was made.
     ///
     /// # Errors
     /// When the store cannot be read.

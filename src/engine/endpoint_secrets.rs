@@ -1,5 +1,5 @@
-//! What an endpoint's stored definition carries that no body from outside does,
-//! and what of it stays when the definition changes.
+//! The parts of an endpoint's stored definition that requests do not contain, and which of
+//! them stay when the definition changes.
 
 use serde_json::Value;
 
@@ -7,7 +7,7 @@ use askwhen_domain::json::Json;
 use askwhen_domain::webhook::endpoint::{Disabled, PreviousSecret, SEALED, SealedSecret};
 use askwhen_partition::EngineReply;
 
-/// What an endpoint's definition carries that no body from outside does.
+/// The parts of an endpoint's stored definition that requests do not contain.
 pub struct EndpointSecrets {
     pub secret: Option<SealedSecret>,
     pub previous: Vec<PreviousSecret>,
@@ -24,7 +24,7 @@ impl EndpointSecrets {
         }
     }
 
-    /// Last, always in this order: the same content has the same bytes.
+    /// Adds them to the end in a fixed order, so that the same content has the same bytes.
     pub fn put_into(self, value: &mut Value) -> Json {
         let Some(members) = value.as_object_mut() else { return Json::of(value) };
         for name in ["secret", "previous_secrets", "disabled"] {
@@ -42,17 +42,16 @@ impl EndpointSecrets {
     }
 }
 
-/// Keeps what the endpoint has: its secret when the new body names none, or the
-/// same one, unless the new profile signs in another way; that it was given up,
-/// while it goes to the same place. Takes the freshly made secret for an
-/// endpoint that has none.
+/// Keeps what the endpoint has: its secret when the new body has none or the same one,
+/// unless the new profile signs in another way; and that it was given up, while its URL
+/// stays the same. An endpoint without a secret gets `fresh`.
 pub fn with_secret(new: &Json, old: Option<&Json>, fresh: Option<&SealedSecret>) -> Result<(Json, bool), EngineReply> {
     let given = EndpointSecrets::of(new).secret;
     let (mut value, before) = (new.value(), old.map(Json::value).unwrap_or_default());
     let mut kept =
         old.map_or(EndpointSecrets { secret: None, previous: Vec::new(), disabled: None }, EndpointSecrets::of);
-    // Any text will do for the hex form but a private key, which no receiver has;
-    // the others need theirs.
+    // The hex form takes any text but a private key, which receivers must not have; the
+    // other forms take only their own.
     let is_hex = |body: &Value| body["profile"] == "blitzllama";
     let is_private = before["secret"]["public_key"].is_string();
     if is_hex(&value) != is_hex(&before) && (is_hex(&before) || is_private) {
@@ -76,8 +75,8 @@ pub fn with_secret(new: &Json, old: Option<&Json>, fresh: Option<&SealedSecret>)
     Ok((kept.put_into(&mut value), used_fresh))
 }
 
-/// The value of a header stays when the new definition names none but what it is
-/// shown as, and the same value keeps its bytes.
+/// Keeps the sealed value of a header when the new definition contains only its placeholder
+/// or the same value.
 fn keep_headers(new: &mut Value, old: &Value) -> Result<(), EngineReply> {
     let Some(headers) = new.get_mut("headers").and_then(Value::as_object_mut) else { return Ok(()) };
     for (name, given) in headers {
@@ -97,8 +96,8 @@ fn keep_headers(new: &mut Value, old: &Value) -> Result<(), EngineReply> {
     Ok(())
 }
 
-/// The private key of the same certificate stays when none is given, and the
-/// same one keeps its bytes.
+/// Keeps the sealed private key when the certificate stays and no key or the same one is
+/// given.
 fn keep_client_key(new: &mut Value, old: &Value) {
     let (given, known) = (&new["tls"]["client_key"], &old["tls"]["client_key"]);
     let cert = &new["tls"]["client_cert"];

@@ -1,6 +1,5 @@
-//! State for a log with another number of partitions. Users go where their
-//! records will go; what is known by a hash alone goes wherever its user may be;
-//! definitions go everywhere.
+//! Converts state to another number of partitions. Users move with their records; rows
+//! known only by a hash go wherever the user may be; definitions go to all partitions.
 
 use crate::engine::families;
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,7 +21,7 @@ use askwhen_wire::{definition, state};
 /// Bytes written to a store at a time.
 const BATCH_BYTES: usize = 1 << 20;
 
-/// Why state cannot be brought to another number of partitions.
+/// Why state cannot be converted.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
@@ -62,7 +61,7 @@ impl Error {
     }
 }
 
-/// New stores, and what waits to be written to them.
+/// The new stores, and batches for them.
 struct TargetStores<'a> {
     stores: &'a [Arc<Store>],
     batches: Vec<(usize, Batch)>,
@@ -88,8 +87,8 @@ impl TargetStores<'_> {
     }
 }
 
-/// Fills new stores, one for each new partition, from those of all old ones,
-/// which must be at rest; gives the number of users.
+/// Fills one new store for each new partition from all old ones, which must not be in use;
+/// returns the number of users.
 ///
 /// # Errors
 /// When a store cannot be read or written.
@@ -108,7 +107,8 @@ pub fn repartition(from: &[Arc<Store>], into: &[Arc<Store>]) -> Result<u64, Erro
             let project = key.splitn(2, |byte| *byte == 0).next().unwrap_or_default();
             let project = String::from_utf8_lossy(project).into_owned();
             for offer in &user.offers {
-                // Whether it has lapsed is judged where it is asked.
+                // Lapsed holds are included: the new partition decides whether they have
+                // lapsed.
                 if let Some(until) = offer.holds(Millis::MIN) {
                     let of_survey =
                         holds[to as usize].entry(SurveyKey::new(project.clone(), offer.survey_id.clone())).or_default();
@@ -123,7 +123,7 @@ pub fn repartition(from: &[Arc<Store>], into: &[Arc<Store>]) -> Result<u64, Erro
             users += 1;
             out.put(to, families::USERS, &key, &state::encode(&user))
         })?;
-        // A user's hash has the same remainder by whatever divides both numbers.
+        // A user's hash has the same remainder modulo every common divisor of both numbers.
         let common = gcd(old, new);
         let possible: Vec<u32> = (0..new).filter(|to| to % common == partition % common).collect();
         for family in [families::DEDUPE, families::DECIDED] {
@@ -136,12 +136,12 @@ pub fn repartition(from: &[Arc<Store>], into: &[Arc<Store>]) -> Result<u64, Erro
     Ok(users)
 }
 
-/// A place of a cap that a user's offer holds.
+/// A place of a counter that a user's offer holds.
 struct HeldPlace {
     key: CapKey,
     rule: CapRule,
     until: Millis,
-    /// Where the user goes.
+    /// The new partition of the user.
     partition: u32,
 }
 
@@ -170,7 +170,7 @@ fn quotas(from: &[Arc<Store>], into: &[Arc<Store>], holds: Vec<Holds>, places: &
     Ok(())
 }
 
-/// The registrar's rows for everyone; names that anyone has met.
+/// Copies the registrar's rows to all, and the names that any partition has met.
 fn definitions(from: &[Arc<Store>], out: &mut TargetStores<'_>) -> Result<(), Error> {
     let mut names: BTreeMap<Vec<u8>, BTreeSet<String>> = BTreeMap::new();
     for (partition, store) in from.iter().enumerate() {
@@ -198,7 +198,7 @@ fn definitions(from: &[Arc<Store>], out: &mut TargetStores<'_>) -> Result<(), Er
     Ok(())
 }
 
-/// A row in another log: the journal record behind it stands elsewhere now.
+/// A row for another log, in which its journal record is elsewhere.
 fn elsewhere(row: &[u8]) -> Result<Vec<u8>, Error> {
     let row: DefinitionRow = serde_json::from_slice(row).map_err(Error::Definition)?;
     Ok(serde_json::to_vec(&DefinitionRow { defined: None, ..row }).expect("a row serialises"))
@@ -208,7 +208,7 @@ fn gcd(a: u32, b: u32) -> u32 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
-/// The commands that tell a delivery of every endpoint.
+/// The records that tell a delivery of every endpoint.
 ///
 /// # Errors
 /// When the store cannot be read.

@@ -1,6 +1,6 @@
-//! The engine: the machine that decides. It keeps the users of one partition,
-//! knows the definitions, and turns records into decisions, responses and
-//! deliveries by `domain::apply`. It knows no HTTP and sends nothing.
+//! The engine: the state machine that decides. It holds the users and definitions of one
+//! partition, and turns records into decisions, responses and deliveries by
+//! `domain::apply`. It knows no HTTP and sends nothing.
 
 mod cap_requests;
 mod caps;
@@ -57,7 +57,7 @@ impl Machine for Engine {
     fn output_topics(&self, partition: u32) -> Vec<Topic> {
         let mut topics = vec![Topic::Decisions, Topic::Responses, Topic::Displays, Topic::Deliveries, Topic::Rejects];
         if partition == 0 {
-            // The registrar's.
+            // Only the registrar writes it.
             topics.push(Topic::Definitions);
         }
         topics

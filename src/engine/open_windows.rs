@@ -1,5 +1,5 @@
-//! How many users of a partition have a window of a survey open, read from its store beside
-//! the engine: as of the last checkpoint, a few seconds ago.
+//! Counts the users of a partition who have an open window of a survey. It reads the store
+//! beside the engine, so the count is as of the last checkpoint, a few seconds ago.
 
 use super::families;
 use super::table::Table;
@@ -10,14 +10,14 @@ use askwhen_partition::StopReason;
 use askwhen_store::{Store, keys};
 use askwhen_wire::state;
 
-/// Users that are read at a time, and looked at before it is asked whether to go on.
+/// Users read at a time, before `goes_on` is asked again.
 const READ_AT_A_TIME: usize = 256;
 
-/// Users with an open window of a survey.
+/// The users with an open window of a survey.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OpenWindows {
     pub users: u64,
-    /// Whether all users were looked at; else there are at least so many.
+    /// Whether all users were counted; if not, there are at least as many.
     pub is_exact: bool,
 }
 
@@ -30,7 +30,7 @@ impl OpenWindows {
     }
 }
 
-/// Counts the users of a store as long as `goes_on` says so.
+/// Counts the users of a store while `goes_on` returns true.
 ///
 /// # Errors
 /// When the store cannot be read.

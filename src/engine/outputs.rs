@@ -1,4 +1,4 @@
-//! What the domain put out, as records of topics and as bodies of replies.
+//! Encodes the domain's outputs as records of topics, and its replies as bodies.
 
 use serde::Serialize;
 
@@ -41,7 +41,7 @@ pub fn encode(ctx: ApplyContext<'_>, item: &apply::Output) -> Output {
             (Topic::Deliveries, ctx.origin.id(Kind::Delivery, &["cancel_user"]), topics::encode(&record))
         }
     };
-    // What is told of an anonymous response does not stand under its user's name.
+    // Records about an anonymous response must not have the user's id as their key.
     let user_id = match item {
         apply::Output::Response { data, .. } => &data.user_id,
         apply::Output::Delivery(delivery) => &delivery.user_id,
@@ -50,14 +50,14 @@ pub fn encode(ctx: ApplyContext<'_>, item: &apply::Output) -> Output {
     Output { topic, key: Some(user_id.to_owned().into()), id, value: Some(value.into()) }
 }
 
-/// A message for an endpoint.
+/// A delivery for an endpoint.
 pub fn delivery(delivery: Delivery) -> Output {
     let (id, key) = (delivery.delivery_id.clone(), delivery.user_id.clone());
     let record = DeliveryRecord::Deliver(Box::new(delivery));
     Output { topic: Topic::Deliveries, key: Some(key.into()), id, value: Some(topics::encode(&record).into()) }
 }
 
-/// The health of an endpoint, for the delivery.
+/// The health of an endpoint, for topic `deliveries`.
 pub fn health(at: RecordContext<'_>, health: EndpointHealthReport) -> Option<Output> {
     let EndpointHealthReport { project, endpoint_id, health, by, seq, .. } = health;
     let id = at.origin.id(Kind::Definition, &[&project, &endpoint_id, "health"]);
@@ -66,7 +66,7 @@ pub fn health(at: RecordContext<'_>, health: EndpointHealthReport) -> Option<Out
     Some(Output { topic: Topic::Deliveries, key, id, value: Some(topics::encode(&record).into()) })
 }
 
-/// A refusal of a request that has no reply address, as a reject.
+/// The refusal of a record without a reply address, as a reject.
 pub fn unheard_refusal(at: RecordContext<'_>, reason: &str, detail: &str, raw: &Json) -> Output {
     let Origin { partition, offset, .. } = at.origin;
     let raw = raw.as_str().as_bytes();
@@ -91,7 +91,7 @@ struct AnswerBody<'a> {
     value: &'a Json,
     answered_at: String,
     duration_ms: Option<u64>,
-    /// There, and false, where the answers lead past its question.
+    /// Present, and `false`, where the path does not lead through its question.
     #[serde(skip_serializing_if = "Option::is_none")]
     on_path: Option<bool>,
 }
@@ -116,7 +116,7 @@ pub fn offer_bodies(view: OfferView) -> EngineReply {
                 .collect(),
         })
     };
-    // What was answered to an anonymous survey is the user's own device's to know.
+    // Answers to an anonymous survey are shown to the user's own device only.
     let seen = if view.offered.anonymous { &[][..] } else { &view.answers };
     EngineReply::Body {
         server: body(&view.offered, seen),

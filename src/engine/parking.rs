@@ -1,6 +1,6 @@
-//! Requests that wait for a grant of a quota: applied as if they had just come,
-//! once it is there, or once it is clear that there is none in time. Outputs
-//! keep the ids of the record itself.
+//! Requests that wait for a grant: they are applied as if they had just come, once the
+//! grant is there or cannot come in time. Their outputs keep the ids of the original
+//! record.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -22,12 +22,12 @@ const MAX_PENDING: usize = 1_000;
 const MAX_PENDING_BYTES: usize = 16 << 20;
 const MAX_PENDING_OF_USER: usize = 16;
 
-/// Records that can need a grant, and whose order among themselves counts.
+/// Records that may need a grant, and whose order among themselves matters.
 fn may_need_grant(body: &Body<'_>) -> bool {
     matches!(body, Body::Trigger { .. } | Body::Answers(_) | Body::ShowLink { .. } | Body::ShowUser)
 }
 
-/// A read, as a record.
+/// A read as a record.
 pub fn asked(query: Query) -> Record<'static> {
     let body = match (query.offer_id, query.survey_id) {
         (Some(offer_id), _) => Body::ShowOffer { offer_id: offer_id.into() },
@@ -43,8 +43,8 @@ pub fn asked(query: Query) -> Record<'static> {
 }
 
 impl Engine {
-    /// Applies a user's record, or lets it wait for a grant that it needs, or
-    /// behind others of its user that do.
+    /// Applies a user's record, or lets it wait for a grant, or behind requests of the same
+    /// user that wait.
     pub(super) fn judge_or_park(&mut self, at: RecordContext<'_>, record: &Record<'_>) -> Result<Effects, Failure> {
         (self.quotas.moved, self.quotas.answered) = (false, false);
         if !may_need_grant(&record.body) {
@@ -90,7 +90,7 @@ impl Engine {
         Ok(effects)
     }
 
-    /// What a record has given back may be what others wait for.
+    /// Resumes waiting requests when a record has released grants or places.
     fn resume_if_moved(&mut self, at: RecordContext<'_>, mut effects: Effects) -> Result<Effects, Failure> {
         if (self.quotas.moved || self.quotas.answered) && self.quotas.anyone_waits() {
             self.resume_pending(at, &mut effects)?;
@@ -98,8 +98,8 @@ impl Engine {
         Ok(effects)
     }
 
-    /// After every record: gives lapsed grants back, and resumes requests that have
-    /// waited long enough.
+    /// After every record: returns lapsed grants, and resumes requests that have waited
+    /// long enough.
     pub(super) fn resume_overdue(&mut self, at: RecordContext<'_>, effects: &mut Effects) -> Result<(), Failure> {
         let mail = self.quotas.allocator.settle(false, at.now);
         post(mail, effects);
@@ -110,8 +110,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Applies those who need not wait any more, the oldest of each user first;
-    /// asks for the others.
+    /// Applies requests that need not wait any more, the oldest of each user first, and
+    /// asks for what the others need.
     pub(super) fn resume_pending(&mut self, at: RecordContext<'_>, effects: &mut Effects) -> Result<(), Failure> {
         loop {
             let mut waiting = WaitingGrants::default();
@@ -132,22 +132,22 @@ impl Engine {
                 let mail = self.quotas.allocator.ask(key, *count, at.now);
                 post(mail, effects);
             }
-            // The coordinator of this very partition answers at once, and so do its counters.
+            // The coordinator and the counters of this partition answer at once.
             let asks =
                 |(key, _): &(SurveyKey, u64)| self.quotas.allocator.status(key, at.now) == QuotaStatus::NeedsGrant;
             if waiting.wanted.iter().all(asks) && !self.quotas.answered {
                 break;
             }
         }
-        // What somebody waits with is kept until the rest has come.
+        // Grants that a waiting request holds are kept until it has the rest.
         let kept = self.quotas.waited_for();
         let mail = self.quotas.allocator.settle_but(&kept, at.now);
         post(mail, effects);
         Ok(())
     }
 
-    /// Applies one of them; one that has to wait still gives the surveys of which it needs a
-    /// grant.
+    /// Applies a waiting request. Returns the survey ids of which it needs a grant when it
+    /// has to wait on.
     fn run_pending(
         &mut self,
         at: RecordContext<'_>,
@@ -158,7 +158,7 @@ impl Engine {
         let pending = self.quotas.pending[&offset].clone();
         self.quotas.used.clear();
         let own = RecordContext { origin: Origin { offset, ..at.origin }, ..at };
-        // A panic is this record's alone, and not of the one that released it.
+        // A panic concerns this request only, and not the record that resumed it.
         let judged = catch_unwind(AssertUnwindSafe(|| self.decide_again(own, &pending, patient)));
         let judged = match judged {
             Ok(Err(failure @ (Failure::Store(_) | Failure::Refused(_)))) => return Err(failure),
@@ -224,7 +224,7 @@ impl Engine {
         }
     }
 
-    /// Decides what a user has waiting, now: an erasure leaves nothing behind.
+    /// Decides all waiting requests of a user now: an erasure must not leave any behind.
     pub(super) fn decide_pending_of(
         &mut self,
         at: RecordContext<'_>,

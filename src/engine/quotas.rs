@@ -1,5 +1,5 @@
-//! The quotas of a partition: its leases and coordinators, and the requests that wait
-//! for a grant of one. This is what is kept of them; `parking` moves them.
+//! State of the quotas in a partition: leases, coordinators, and requests that wait for a
+//! grant; `parking` resumes them.
 
 use crate::engine::families;
 use serde::{Deserialize, Serialize};
@@ -16,10 +16,10 @@ use askwhen_domain::refs::{SurveyKey, SurveyRef};
 use askwhen_domain::time::{Millis, SECOND};
 use askwhen_store::Store;
 
-/// How long a request waits, in the partition's time: it is answered before its
-/// client gives up. A constant of the logic.
+/// How long a request waits, in milliseconds of the partition's time: it is answered before
+/// its client gives up. It is part of the decision rules.
 const PATIENCE: Millis = SECOND;
-/// Requests with one event id that wait together.
+/// The most requests with one event id that wait together.
 const MAX_JOINED: usize = 64;
 
 const LEASE: &[u8] = b"account/";
@@ -27,42 +27,42 @@ const COORDINATOR: &[u8] = b"bank/";
 const PENDING: &[u8] = b"parked/";
 const COUNTER: &[u8] = b"cap/";
 const REFUSAL: &[u8] = b"full/";
-/// What a partition keeps of surveys that close.
+/// Key of the state of closing surveys.
 pub const CLOSINGS: &[u8] = b"closings";
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PendingRequest {
     pub project: String,
     pub user_id: String,
-    /// The record, as it stands in the journal.
+    /// The record as it is written to the journal.
     pub value: Json,
     pub trusted: bool,
-    /// What the sender calls it: a copy joins it.
+    /// The sender's event id: a copy of the record waits together with it.
     pub event_id: Option<String>,
     pub reply_to: Vec<String>,
     pub parked_at: Millis,
-    /// The surveys of which it needs a grant; none if it waits behind another request
-    /// of its user.
+    /// Surveys of which it needs a grant; empty if it waits behind another request of its
+    /// user.
     pub waits_for: BTreeSet<String>,
-    /// What it wants of counters of caps.
+    /// Places of counters that it needs.
     #[serde(default, skip_serializing_if = "CapRequests::is_empty")]
     pub caps: CapRequests,
 }
 
 impl PendingRequest {
-    /// Whether it can wait still. Time goes back where an operator has accepted
-    /// another one: whoever came at a time that is yet to come waits no longer.
+    /// Whether it can wait longer. When an operator has put the time back, a request from
+    /// the future does not wait any more.
     pub fn is_patient(&self, now: Millis) -> bool {
         self.parked_at <= now && now < self.parked_at.saturating_add(PATIENCE)
     }
 
-    /// Stands for its user.
+    /// A hash that identifies its user.
     pub fn whose(&self) -> u128 {
         id::event_hash(&self.project, &self.user_id, "")
     }
 }
 
-/// The grants that waiting requests need, and the users who have such a request.
+/// The grants that waiting requests need, and the users who have such requests.
 #[derive(Default)]
 pub struct WaitingGrants {
     pub wanted: Vec<(SurveyKey, u64)>,
@@ -78,25 +78,27 @@ impl WaitingGrants {
     }
 }
 
-/// The quotas of a partition, and who waits for them.
+/// The quotas of a partition, and the requests that wait for them.
 #[derive(Debug, Default)]
 pub struct Quotas {
     pub allocator: QuotaAllocator,
     pub caps: CapAllocator,
-    /// By the offset of the record.
+    /// By the offset of the request's record.
     pub pending: BTreeMap<u64, PendingRequest>,
     pub dirty: BTreeSet<u64>,
-    /// Whether the record at hand has moved any grants.
+    /// Whether the current record has changed any lease.
     pub moved: bool,
-    /// Whether counters have answered requests that wait.
+    /// Whether counters have answered waiting requests.
     pub answered: bool,
-    /// Counters of which the record at hand has used a place that it had asked for.
+    /// Counters whose requested places the current record has used.
     pub used: Vec<CapKey>,
-    /// Requests that have left, since this was opened.
+    /// How many requests have ended their wait since this was opened.
     pub released: u64,
 }
 
 impl Quotas {
+    /// Loads the state from a store.
+    ///
     /// # Errors
     /// When the store cannot be read.
     pub fn load(store: &Store, partition: u32, partitions: u32) -> Result<Quotas, askwhen_store::Error> {
@@ -127,7 +129,7 @@ impl Quotas {
         Ok(quotas)
     }
 
-    /// The changes that write these quotas to an empty store.
+    /// State whose changes fill an empty store.
     pub fn of(allocator: QuotaAllocator, caps: CapAllocator) -> Quotas {
         Quotas { allocator, caps, ..Quotas::default() }
     }
@@ -140,7 +142,7 @@ impl Quotas {
         (self.dirty.len() + self.allocator.dirty_count()) * 256 + self.caps.dirty_bytes()
     }
 
-    /// With what has changed of closings.
+    /// The changes, with those of `closings`.
     pub fn freeze(&mut self, closings: Option<Vec<u8>>) -> Changes {
         let mut changes: Vec<(Vec<u8>, Option<Vec<u8>>)> = Vec::new();
         changes.extend(closings.map(|closings| (CLOSINGS.to_vec(), Some(closings))));
@@ -175,7 +177,7 @@ impl Quotas {
     }
 
     pub fn waited_for(&self) -> BTreeSet<SurveyKey> {
-        // Hundreds wait for one or two surveys.
+        // Hundreds of requests wait for one or two surveys.
         let mut distinct: Vec<SurveyRef<'_>> = Vec::new();
         for pending in self.pending.values() {
             for survey_id in &pending.waits_for {
@@ -188,10 +190,10 @@ impl Quotas {
         distinct.into_iter().map(SurveyKey::from).collect()
     }
 
-    /// From an offset on, the first parked request that need not wait any more;
-    /// notes what those before it still need, and whom they hold up.
+    /// The first waiting request from an offset on that need not wait any more; `waiting`
+    /// collects what those before it need, and which users they block.
     pub fn first_free(&self, from: u64, now: Millis, waiting: &mut WaitingGrants) -> Option<(u64, bool)> {
-        // Looked up once for each survey: whether the coordinator would have to be asked.
+        // By survey, whether the coordinator would have to be asked; looked up once.
         let mut quota_statuses: Vec<(SurveyRef<'_>, bool)> = Vec::new();
         for (offset, pending) in self.pending.range(from..) {
             let whose = pending.whose();
@@ -228,7 +230,7 @@ impl Quotas {
         self.pending.values().map(|pending| pending.value.len_bytes()).sum()
     }
 
-    /// Lets a copy of a waiting trigger wait with it.
+    /// Lets a copy of a waiting trigger wait together with it.
     pub fn join(&mut self, record: &Record<'_>, reply_to: Option<&String>) -> bool {
         let (Some(event_id), Body::Trigger { .. }) = (&record.event_id, &record.body) else { return false };
         let same = |pending: &PendingRequest| {

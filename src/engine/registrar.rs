@@ -1,6 +1,6 @@
-//! Partition 0 gives definitions their versions: the same content keeps its
-//! version, every other one gets the next, and all partitions are told. What its
-//! commands have in common.
+//! What the commands of the registrar share. The registrar is partition 0: it gives
+//! definitions their versions (the same content keeps its version, any other gets the
+//! next), and tells all partitions.
 
 use serde_json::Value;
 
@@ -18,12 +18,11 @@ use askwhen_wire::record::{Defined, EndpointHealthReport, Internal};
 use askwhen_wire::topic::Topic;
 use askwhen_wire::topics::{self, DefinitionRecord, KEPT_VERSIONS, definition_key, version_key};
 
-/// What was asked for longer ago is a copy of an old record.
+/// The maximum age of a request, in milliseconds; an older one is a copy of an old record.
 pub const REQUEST_LIFE: Millis = 10 * MINUTE;
 const MAX_REQUESTS: usize = 10_000;
 
-/// Whether a request is neither a copy nor old; from here on it is known. A copy
-/// and an old one are refused.
+/// Whether a request is new; it is remembered. A copy or an old one is refused.
 pub fn is_new(
     table: &mut Table,
     at: RecordContext<'_>,
@@ -32,7 +31,7 @@ pub fn is_new(
     effects: &mut Effects,
 ) -> bool {
     let before = table.requests.len();
-    // Both ways: an operator may have put the time back.
+    // In both directions, because an operator may have put the time back.
     table.requests.retain(|(_, asked_at)| (at.now - asked_at).abs() < 2 * REQUEST_LIFE);
     table.dirty_requests |= table.requests.len() != before;
     let known = table.requests.iter().any(|(id, _)| *id == request_id);
@@ -70,8 +69,8 @@ pub fn emit_definition(
     }
 }
 
-/// An endpoint that is gone has no health; one that comes back, goes elsewhere or
-/// is enabled begins anew.
+/// Resets the health of an endpoint that is removed, comes back, gets another URL or is
+/// enabled.
 fn begin_anew(table: &Table, defined: &Defined, enabled: bool, at: RecordContext<'_>, effects: &mut Effects) {
     let row = table.row(&defined.project, defined.kind, &defined.id);
     let (Kind::Endpoint, Some(row)) = (defined.kind, row) else { return };
@@ -120,7 +119,7 @@ pub fn write_out(defined: &Defined, at: RecordContext<'_>, effects: &mut Effects
     }
 }
 
-/// Keeps a version of a survey for the eye, and takes away the one that is too old.
+/// Writes a version of a survey for operators, and removes the one that is too old.
 fn write_version(defined: &Defined, at: RecordContext<'_>, effects: &mut Effects) {
     let mut write = |version: u64, value: Option<bytes::Bytes>| {
         effects.outputs.push(Output {
@@ -138,13 +137,13 @@ fn write_version(defined: &Defined, at: RecordContext<'_>, effects: &mut Effects
     }
 }
 
-/// Forwards to every other partition what it is for each.
+/// Forwards to every other partition a record of its own.
 pub fn notify_each(at: RecordContext<'_>, effects: &mut Effects, internal: impl Fn(u32) -> Internal) {
     let others = (0..at.partitions).filter(|partition| *partition != at.origin.partition);
     effects.forwards.extend(others.map(|partition| to_partition(partition, &internal(partition), false)));
 }
 
-/// Forwards to every other partition; this one takes it at once.
+/// Forwards the same record to every other partition; this one has applied it.
 pub fn notify_partitions(internal: &Internal, answers: bool, at: RecordContext<'_>, effects: &mut Effects) {
     effects.forwards.extend((1..at.partitions).map(|partition| to_partition(partition, internal, answers)));
 }

@@ -1,7 +1,6 @@
-//! What is known by a hash alone: event ids that have left their user's state,
-//! requests that were done, and users who were erased. Each is forgotten after
-//! its time. What is too old counts for nothing, whether it has been removed
-//! already or not: when rows are removed decides nothing.
+//! What is remembered by a hash only: event ids that have left their user's state, requests
+//! that were handled, and users who were erased. Each counts for a time, whether its row
+//! has been removed by then or not, so the moment of removal decides nothing.
 
 use crate::engine::families;
 use std::collections::HashMap;
@@ -13,34 +12,35 @@ use askwhen_domain::time::{DAY, HOUR, Millis};
 use askwhen_domain::user::ID_REMEMBERED;
 use askwhen_store::{Batch, Entry, Store, keys};
 
-/// An id counts for so long; rows are kept in spans of this length, so that it
-/// is in one of two and a whole span goes at once.
+/// How long an event id counts, in milliseconds. Rows are stored in spans of this length,
+/// so that an id is in one of two and a whole span is removed at once.
 const ID_KEPT: Millis = 128 * HOUR;
 const _: () = assert!(ID_KEPT >= ID_REMEMBERED);
-/// That a user was erased counts for so long: no message from before is sent
-/// again, so none that is older is sent at all.
+/// How long an erasure counts, in milliseconds: messages older than that are not sent
+/// again, so none from before an erasure is.
 pub const ERASURE_KEPT: Millis = 100 * DAY;
-/// Spans are small numbers: behind them there are only rows without one.
+/// Spans are small numbers: after them there are only rows without a span.
 const SPANS_END: i64 = 1 << 32;
-/// Rows looked at while one checkpoint is written.
+/// Rows checked while one checkpoint is written.
 const SWEEP_ROWS: usize = 4_096;
-/// Key of when ids began to be kept by their span: before, they were kept by
-/// their hash alone.
+/// Key of the time since when event ids are stored by span; before, they were stored by
+/// hash only.
 const BEGAN: &[u8] = &[0];
 
-/// Keys, by their length: 16 bytes, the hash of an erased user (and in rows of
-/// version 0.1.0 of an id) → when; 24 bytes, span ‖ hash of an id → when.
+/// Keys differ in their length: 16 bytes are the hash of an erased user (or of an event id,
+/// in rows of version 0.1.0); 24 bytes are a span and the hash of an event id. Values are
+/// times.
 pub struct RememberedIds {
     store: Arc<Store>,
     ids: HashMap<u128, Millis>,
     marks: HashMap<u128, Millis>,
-    /// Being written by a checkpoint.
+    /// Rows that a checkpoint is writing.
     writing: Arc<(HashMap<u128, Millis>, HashMap<u128, Millis>)>,
     /// See [`BEGAN`].
     began_at: Option<Millis>,
     swept_span: i64,
     swept_day: i64,
-    /// Where the sweep through rows without a span goes on.
+    /// Where the sweep through rows without a span continues.
     cursor: Arc<Mutex<Option<Vec<u8>>>>,
 }
 
@@ -52,7 +52,7 @@ fn id_key(span: i64, hash: u128) -> Vec<u8> {
     keys::timed(span, &hash.to_be_bytes())
 }
 
-/// No event is called so.
+/// The hash of an erased user; an event id cannot be empty.
 fn mark(project: &str, user_id: &str) -> u128 {
     id::event_hash(project, user_id, "")
 }
@@ -66,6 +66,8 @@ fn counts(since: Millis, now: Millis, kept: Millis) -> bool {
 }
 
 impl RememberedIds {
+    /// Loads the state from a store.
+    ///
     /// # Errors
     /// When the store cannot be read.
     pub fn open(store: Arc<Store>) -> Result<RememberedIds, askwhen_store::Error> {
@@ -82,7 +84,7 @@ impl RememberedIds {
         })
     }
 
-    /// When an id was first seen that has left its user's state, if it counts for so long.
+    /// When an event id was first seen that has left its user's state, if it still counts.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -95,7 +97,7 @@ impl RememberedIds {
                 seen_at = self.store.get(families::DEDUPE, &id_key(span, hash))?.map(time_in);
             }
         }
-        // What was kept otherwise is older than it counts for, in time.
+        // After some time ids that were stored by hash only do not count any more.
         if seen_at.is_none() && self.began_at.is_none_or(|began_at| counts(began_at, now, ID_KEPT)) {
             seen_at = self.store.get(families::DEDUPE, &hash.to_be_bytes())?.map(time_in);
         }
@@ -106,8 +108,8 @@ impl RememberedIds {
         self.ids.insert(hash, seen_at);
     }
 
-    /// Whether a request about a user or an endpoint is done here for the first
-    /// time; from here on it is known.
+    /// Whether a request about a user or an endpoint is handled here for the first time; it
+    /// is remembered.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -118,7 +120,7 @@ impl RememberedIds {
         request: &str,
         now: Millis,
     ) -> Result<bool, askwhen_store::Error> {
-        // No event id holds a control character.
+        // Event ids contain no control characters.
         let hash = id::event_hash(project, about, &format!("\0{request}"));
         if self.seen_at(hash, now, ID_KEPT)?.is_some() {
             return Ok(false);
@@ -127,7 +129,7 @@ impl RememberedIds {
         Ok(true)
     }
 
-    /// When a user was erased last.
+    /// When a user was last erased.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -148,7 +150,7 @@ impl RememberedIds {
         (self.ids.len() + self.marks.len()) * 48
     }
 
-    /// `longest` is how long an id may count in any project.
+    /// `longest` is how long an event id may count in any project, in milliseconds.
     pub fn freeze(&mut self, now: Millis, longest: Millis) -> Changes {
         self.writing = Arc::new((std::mem::take(&mut self.ids), std::mem::take(&mut self.marks)));
         let writing = self.writing.clone();
@@ -173,7 +175,7 @@ impl RememberedIds {
             }
             let mut cursor = cursor.lock().expect("no panic holds this lock");
             if let Some(from) = cursor.take() {
-                // What could not be read is looked at the next day.
+                // Rows that could not be read are tried again the next day.
                 match store.ascending(families::DEDUPE, &from, SWEEP_ROWS) {
                     Ok(rows) => *cursor = sweep(&rows, now, batch),
                     Err(error) => tracing::warn!(%error, "old marks of erased users could not be removed"),
@@ -194,8 +196,8 @@ impl RememberedIds {
     }
 }
 
-/// Removes rows without a span that count for nothing any more; gives where to go
-/// on. One that is older than an id counts for may be the mark of a user.
+/// Removes rows without a span that do not count any more; returns where to continue. A row
+/// that is too old for an event id may be an erasure.
 fn sweep(rows: &[Entry], now: Millis, batch: &mut Batch) -> Option<Vec<u8>> {
     for (key, value) in rows.iter().filter(|(key, _)| key.len() == 16) {
         if !counts(time_in(value.clone()), now, ERASURE_KEPT) {

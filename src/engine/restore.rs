@@ -1,5 +1,5 @@
-//! Definitions that topic `definitions` has lost, from the state: what the engine
-//! offers, everybody else must be able to look up.
+//! Finds definitions in the state that topic `definitions` has lost, so that readers of the
+//! topic can look them up again.
 
 use std::collections::BTreeMap;
 
@@ -13,18 +13,17 @@ use askwhen_wire::definition::Kind;
 use askwhen_wire::topic::Topic;
 use askwhen_wire::topics::{self, DefinitionRecord, ID_HEADER, SOURCE_HEADER, Source, definition_key};
 
-/// Stands for the place of a row of version 0.1.0, which does not know its own.
+/// Stands for the position of rows of version 0.1.0, which do not have one.
 const NO_PLACE: u64 = 1 << 62;
 
-/// What the topic says of a key.
+/// The newest record of a key in the topic.
 struct ReportedVersions {
-    /// `None`: it is gone.
+    /// `None` for a tombstone.
     version: Option<u64>,
     source: Option<Source>,
 }
 
-/// Records that the topic lacks, under the ids that they had, in the order in
-/// which they were defined.
+/// Records that the topic lacks, under their original ids, in the order of definition.
 ///
 /// # Errors
 /// When the log cannot be read.
@@ -34,7 +33,7 @@ pub fn lost_definitions(table: &Table, log: &Log, meta: &CheckpointMeta) -> Resu
     for row in table.rows().filter(|row| row.kind != Kind::Health) {
         let key = definition_key(&row.project, row.kind, &row.id);
         let known = said.get(&key);
-        // Of a record that is not in the state yet the journal tells more.
+        // A record that is not applied yet is newer than the state.
         let newer = known.and_then(|said| said.source).is_some_and(|source| source.offset >= meta.next);
         let there = match known {
             None => row.body.is_none(),
@@ -49,7 +48,7 @@ pub fn lost_definitions(table: &Table, log: &Log, meta: &CheckpointMeta) -> Resu
     Ok(lost.into_iter().map(|(_, new)| new).collect())
 }
 
-/// The newest record of each key.
+/// By key, its newest record.
 fn said(log: &Log) -> Result<BTreeMap<String, ReportedVersions>, StopReason> {
     let at = TopicPartition { topic: Topic::Definitions, partition: 0 };
     let bounds = log.bounds(at)?;
@@ -65,7 +64,7 @@ fn said(log: &Log) -> Result<BTreeMap<String, ReportedVersions>, StopReason> {
     Ok(said)
 }
 
-/// The record of a row: the same as it was, as far as the row knows.
+/// The record of a row, as it was as far as the row knows.
 fn record(row: &DefinitionRow, key: &str, log: &Log, meta: &CheckpointMeta) -> Result<NewRecord, StopReason> {
     let journal = TopicPartition { topic: Topic::Events, partition: 0 };
     let last = Source { partition: 0, offset: meta.next.saturating_sub(1), crc: meta.crc };
@@ -73,7 +72,7 @@ fn record(row: &DefinitionRow, key: &str, log: &Log, meta: &CheckpointMeta) -> R
         Some((offset, at)) => {
             let behind = log.read(journal, offset, 1).ok();
             let behind = behind.and_then(|records| records.into_iter().find(|record| record.offset == offset));
-            // It may have been trimmed away since.
+            // The journal record may have been trimmed since.
             let crc = behind.map_or(0, |record| record.crc);
             (Source { partition: 0, offset, crc }, at, offset)
         }

@@ -1,6 +1,6 @@
-//! Every partition takes the same definitions: in a process their texts, and the surveys
-//! that are read from them, are held once. What a text is read as follows from the text
-//! alone, so nothing that decides depends on who holds it already.
+//! Shares definitions between the partitions of a process: their texts, and the surveys
+//! parsed from them, are held once. A survey follows from its text alone, so decisions do
+//! not depend on who parsed it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, Weak};
@@ -10,10 +10,10 @@ use askwhen_domain::survey::Survey;
 use askwhen_wire::definition;
 use xxhash_rust::xxh3::xxh3_128;
 
-/// A survey that was read takes about so many times its text (measured with surveys of
-/// 100 questions).
+/// The memory of a parsed survey in multiples of its text, measured with surveys of 100
+/// questions.
 const READ_TIMES: usize = 2;
-/// The map is not looked through for what nobody holds any more before it has so many.
+/// The map is not swept for unused entries while it has fewer than this.
 const LEAST_SWEPT: usize = 64;
 
 #[derive(Default)]
@@ -36,7 +36,7 @@ fn shared() -> MutexGuard<'static, Shared> {
 }
 
 impl Shared {
-    /// What is known of a text, unless that is another one of the same hash.
+    /// The entry of a text, unless it is of another text with the same hash.
     fn of(&self, hash: u128, text: &Json) -> Option<(&Known, Arc<Json>)> {
         let known = self.known.get(&hash)?;
         let held = known.text.upgrade().filter(|held| **held == *text)?;
@@ -52,7 +52,7 @@ impl Shared {
     }
 }
 
-/// A definition's text, the one that others hold where there is one.
+/// The shared copy of a definition's text.
 pub fn text(own: Json) -> Arc<Json> {
     let hash = xxh3_128(own.as_str().as_bytes());
     let mut shared = shared();
@@ -64,7 +64,7 @@ pub fn text(own: Json) -> Arc<Json> {
     own
 }
 
-/// The survey that a text says.
+/// The survey parsed from a text.
 ///
 /// # Errors
 /// What this version cannot read of it.
@@ -75,13 +75,14 @@ pub fn survey(text: &Arc<Json>) -> Result<Arc<Survey>, Vec<definition::Fault>> {
     {
         return Ok(survey);
     }
-    // The others go on meanwhile; two that read the same at once both hold it.
+    // Without the lock; two threads that parse the same text at once both keep their
+    // result.
     let survey = Arc::new(definition::survey(&text.value(), None)?);
     shared().keep(hash, Known { text: Arc::downgrade(text), survey: Arc::downgrade(&survey) });
     Ok(survey)
 }
 
-/// What the definitions of all partitions take, about.
+/// About how many bytes the definitions of all partitions take.
 pub fn memory_bytes() -> usize {
     let shared = shared();
     let texts =

@@ -1,5 +1,5 @@
-//! What the engine of a partition holds, and what others look up in it. How
-//! records change it stands in `decide`, `parking` and `commands`.
+//! The state of a partition's engine, and reads of it. Records change it in `decide`,
+//! `parking` and `commands`.
 
 use std::sync::Arc;
 
@@ -34,14 +34,14 @@ pub struct Engine {
     pub(super) watched: Option<CapturedOutputs>,
 }
 
-/// What is put out about a project's users, kept as it is instead of being written.
+/// Outputs about a project's users that are captured instead of written.
 pub(super) struct CapturedOutputs {
     pub(super) project: String,
     pub(super) items: Vec<apply::Output>,
 }
 
 impl Engine {
-    /// Takes up what the store holds; keeps so many bytes of decoded users.
+    /// Loads the state of a store; `cached` bounds the bytes of decoded users.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -73,24 +73,24 @@ impl Engine {
         Ok(engine)
     }
 
-    /// From now on nothing is written out: what records of a project's users cause
-    /// is kept for [`Engine::take_watched`]. Answers to requests are not made up.
+    /// From now on outputs about a project's users are captured for
+    /// [`Engine::take_watched`], and nothing is written. Bodies of answers are not built.
     pub fn watch(&mut self, project: &str) {
         self.watched = Some(CapturedOutputs { project: project.to_owned(), items: Vec::new() });
     }
 
-    /// What has been put out since it was asked last.
+    /// The outputs captured since the last call.
     pub fn take_watched(&mut self) -> Vec<apply::Output> {
         self.watched.as_mut().map(|watched| std::mem::take(&mut watched.items)).unwrap_or_default()
     }
 
-    /// The surveys of a project: version and canonical form.
+    /// The surveys of a project: id, version and canonical form.
     pub fn surveys(&self, project: &str) -> Vec<(String, u64, Json)> {
         let theirs = self.table.rows().filter(|row| row.project == project && row.kind == Kind::Survey);
         theirs.filter_map(|row| Some((row.id.clone(), row.version, row.body.as_deref()?.clone()))).collect()
     }
 
-    /// The user that a name is an alias of.
+    /// The user of whom a name is an alias.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -98,8 +98,8 @@ impl Engine {
         Ok(self.users.get(project, name)?.alias_of().map(str::to_owned))
     }
 
-    /// Whether any survey of a project has a quota, or anything in it a cap: then its
-    /// partitions have to do with each other.
+    /// Whether a survey of a project has a quota, or anything in it a cap: then its
+    /// partitions depend on each other.
     pub fn has_quotas(&self, project: &str) -> bool {
         let is_capped = self.table.definitions.project(project).is_some_and(|project| project.has_caps());
         is_capped
@@ -111,7 +111,7 @@ impl Engine {
                 .any(|(survey, lease)| survey.project == project && lease.limit.is_some())
     }
 
-    /// How many requests have waited for a grant and do not any more.
+    /// How many requests have ended their wait for a grant.
     pub fn released(&self) -> u64 {
         self.quotas.released
     }
@@ -121,17 +121,18 @@ impl Engine {
         self.quotas.pending.contains_key(&offset)
     }
 
-    /// Drops requests that wait; for readers, which write nothing.
+    /// Drops waiting requests, for readers that write nothing.
     pub fn forget_waiting(&mut self) {
         self.quotas.pending.clear();
     }
 
-    /// Whether the coordinator here would give a partition a grant: see [`quota::QuotaCoordinator::gives`].
+    /// Whether the coordinator in this partition would give a partition a grant: see
+    /// [`quota::QuotaCoordinator::gives`].
     pub fn coordinator_gives(&self, key: &SurveyKey, asking: u32) -> Option<bool> {
         self.quotas.allocator.coordinators.get(key)?.gives(asking)
     }
 
-    /// What waiting requests have asked of counters of caps, with their offsets.
+    /// The places that waiting requests have asked for, each with the request's offset.
     pub fn awaited_places(&self) -> Vec<(u64, CapAsk)> {
         let of = |(offset, pending): (&u64, &PendingRequest)| {
             let offset = *offset;
@@ -140,12 +141,13 @@ impl Engine {
         self.quotas.pending.iter().flat_map(of).collect()
     }
 
-    /// What the counter here would answer a request.
+    /// What the counter in this partition would answer.
     pub fn counter_answers(&self, ask: CapAsk, at: Millis) -> CapAnswer {
         self.quotas.caps.look(ask, at)
     }
 
-    /// The grants that waiting requests need, as the coordinator would send them.
+    /// Messages with the grants that waiting requests need, as the coordinator would send
+    /// them.
     pub fn awaited_grants(&self) -> Vec<QuotaMessage> {
         let allocator = &self.quotas.allocator;
         let grant = |survey: SurveyKey| {

@@ -1,4 +1,4 @@
-//! The definitions of a partition, as they are stored and as they are used.
+//! The definitions of a partition: their stored rows, and their parsed form.
 
 use crate::engine::families;
 use serde::{Deserialize, Serialize};
@@ -17,32 +17,33 @@ use askwhen_wire::definition::{self, Kind, Target, Trigger};
 use askwhen_wire::record::Defined;
 use askwhen_wire::topics::{DeliveryRecord, definition_key};
 
-/// A definition as it is stored.
+/// A stored definition.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DefinitionRow {
     pub kind: Kind,
     pub project: String,
     pub id: String,
     pub version: u64,
-    /// Absent: it was taken away; its version goes on.
-    /// One for all partitions of a process, as the past is.
+    /// `None` for a removed definition, which keeps its version. The text is shared by all
+    /// partitions of a process, as those in `past` are.
     pub body: Option<Arc<Json>>,
-    /// Earlier versions of a survey: version, body, until when and where.
+    /// Earlier versions of a survey: version, text, and the time and journal offset at
+    /// which the next one replaced it.
     pub past: Vec<(u64, Arc<Json>, Millis, u64)>,
     /// The fingerprint of a survey's activation.
     #[serde(rename = "mark")]
     pub fingerprint: u64,
-    /// Where and when it was defined, in the journal of the partition whose row
-    /// this is; absent in rows of version 0.1.0.
+    /// Offset and time of its record in the journal of this partition; `None` in rows of
+    /// version 0.1.0.
     #[serde(default)]
     pub defined: Option<(u64, Millis)>,
-    /// The name of the key that the version in force was made with.
+    /// The name of the API key that made this version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub actor: Option<String>,
 }
 
 impl DefinitionRow {
-    /// With texts that others hold, too.
+    /// The row with shared texts.
     fn shared(mut self) -> DefinitionRow {
         let share = |text: Arc<Json>| Arc::try_unwrap(text).map_or_else(|text| text, shared::text);
         self.body = self.body.map(share);
@@ -51,7 +52,7 @@ impl DefinitionRow {
     }
 }
 
-/// A definition that this version's rules do not take: a later one wrote it.
+/// A definition that this program cannot read, because a later version wrote it.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "version {version} of the definition {key} is not read by this program (askwhen {program}): {fault}; use the \
@@ -64,7 +65,7 @@ pub struct UnreadableDefinition {
     fault: String,
 }
 
-/// Keys of the names that a project's partition has met.
+/// Prefix of the keys of names that a partition has met, by project.
 pub const NAMES: &str = "names/";
 /// Key of the registrar's requests.
 pub const REQUESTS: &[u8] = b"requests";
@@ -75,14 +76,16 @@ pub struct Table {
     rows: BTreeMap<String, DefinitionRow>,
     dirty: BTreeSet<String>,
     dirty_names: BTreeSet<String>,
-    /// Registrar: ids of requests done, and when they were asked.
+    /// Registrar: ids of handled requests, and when they were made.
     pub requests: Vec<(String, Millis)>,
     pub dirty_requests: bool,
 }
 
 impl Table {
+    /// Loads the definitions from a store.
+    ///
     /// # Errors
-    /// When the store cannot be read, or holds what this version cannot.
+    /// When the store cannot be read, or has a definition that this version cannot read.
     pub fn load(store: &Store) -> Result<Table, StopReason> {
         let mut table = Table::default();
         store.each(families::DEFINITIONS, |key, value| {
@@ -109,10 +112,10 @@ impl Table {
         Ok(table)
     }
 
-    /// One survey as a store has it, with its past.
+    /// A survey as a store has it, with its earlier versions.
     ///
     /// # Errors
-    /// When the store cannot be read, or holds what this version cannot.
+    /// When the store cannot be read, or has a definition that this version cannot read.
     pub fn survey_entry(store: &Store, survey: SurveyRef<'_>) -> Result<Option<Entry>, StopReason> {
         let key = definition_key(survey.project, Kind::Survey, survey.survey_id);
         let stored = store.get(families::DEFINITIONS, key.as_bytes()).map_err(StopReason::damaged)?;
@@ -124,7 +127,7 @@ impl Table {
         Ok(project.and_then(|project| project.surveys.get(survey.survey_id)).cloned())
     }
 
-    /// Every definition that there is or was.
+    /// Every definition, removed ones included.
     pub fn rows(&self) -> impl Iterator<Item = &DefinitionRow> {
         self.rows.values()
     }
@@ -139,7 +142,7 @@ impl Table {
         rows.filter(|(_, row)| row.body.is_some()).count()
     }
 
-    /// Whether a name is met here for the first time.
+    /// Whether a name is met for the first time.
     pub fn meets_name(&mut self, project: &str, name: &str) -> bool {
         if self.definitions.project(project).is_some_and(|p| p.names.contains(name)) {
             return false;
@@ -151,12 +154,12 @@ impl Table {
         new
     }
 
-    /// Takes a version that the registrar gave. For an endpoint, gives the
-    /// command that tells the delivery.
+    /// Installs a version from the registrar. For an endpoint, returns the record that
+    /// tells the delivery.
     ///
     /// # Errors
-    /// When a registrar of a later version gave what this one cannot read: to decide
-    /// without it would decide otherwise than the later version does.
+    /// When this version cannot read a definition of a later one: decisions without it
+    /// would differ from the later version's.
     pub fn take(
         &mut self,
         defined: &Defined,
@@ -200,7 +203,7 @@ impl Table {
         }))
     }
 
-    /// Takes a new version into what decides.
+    /// Parses a new version and puts it in force.
     fn install(&mut self, row: &DefinitionRow, now: Millis, offset: u64) -> Result<(), UnreadableDefinition> {
         let bad = |faults| unreadable(row, faults);
         let project = self.definitions.project_mut(&row.project);
@@ -232,7 +235,7 @@ impl Table {
         Ok(())
     }
 
-    /// Takes a stored row back, with its past.
+    /// Parses a stored row with its earlier versions and puts it in force.
     fn compile(&mut self, row: &DefinitionRow) -> Result<(), UnreadableDefinition> {
         let Some(body) = &row.body else { return Ok(()) };
         let bad = |faults| unreadable(row, faults);
@@ -267,7 +270,7 @@ impl Table {
         let mut rows = Vec::new();
         for key in std::mem::take(&mut self.dirty) {
             let row = self.rows.get_mut(&key).expect("dirty rows exist");
-            // The past that decides is bounded; what is stored follows it.
+            // The parsed form keeps only some earlier versions; the stored row follows it.
             if let Some(entry) = self.definitions.project(&row.project).and_then(|p| p.surveys.get(&row.id))
                 && row.kind == Kind::Survey
             {
@@ -284,7 +287,7 @@ impl Table {
         if std::mem::take(&mut self.dirty_requests) {
             entries.push((REQUESTS.to_vec(), serde_json::to_vec(&self.requests).expect("requests serialise")));
         }
-        // Rows hold long texts: those of one partition at a time are made into bytes.
+        // Texts are long, so the rows of only one partition at a time are serialised.
         Box::new(move |batch| {
             for (key, row) in rows {
                 batch.put(families::DEFINITIONS, key, serde_json::to_vec(&row).expect("a row serialises"));
@@ -304,7 +307,7 @@ fn unreadable(row: &DefinitionRow, faults: Vec<definition::Fault>) -> Unreadable
     }
 }
 
-/// Whether a trigger of this name is known to the registrar.
+/// Whether the registrar has listed a trigger of this name.
 pub fn knows_trigger(table: &Table, project: &str, trigger: &Trigger) -> bool {
     table.row(project, Kind::Trigger, &trigger.trigger_id).is_some_and(|row| row.body.is_some())
 }

@@ -1,6 +1,6 @@
-//! The users of a partition: decoded while they are busy, written once per
-//! checkpoint, read through from the store. How many are kept is bounded by the
-//! bytes that they take, whatever their number.
+//! The users of a partition: decoded while they are in use, written once per checkpoint,
+//! read from the store on demand. The cache is bounded by bytes, whatever the number of
+//! users.
 
 use crate::engine::families;
 use std::collections::HashMap;
@@ -13,15 +13,15 @@ use askwhen_partition::Failure;
 use askwhen_store::{Store, keys};
 use askwhen_wire::state;
 
-/// What a user takes beside what [`User::approximate_bytes`] counts: its place in
-/// the map, its key twice, its own fields (measured with empty users).
+/// What a user takes beside what [`User::approximate_bytes`] counts: its slot in the map,
+/// its key twice, and its own fields. Measured with empty users.
 const SLOT_BYTES: usize = 640;
-/// A user is let go only when this part of the room is gained by it, so that
-/// looking through all of them stays rare.
+/// The cache is swept only when this fraction of its limit can be gained, so that sweeps
+/// stay rare.
 const SWEPT_SHARE: usize = 8;
 
-/// How many bytes of decoded users a partition keeps; may change at any time.
-/// What was changed since the last checkpoint is kept beyond it.
+/// How many bytes of decoded users a partition keeps; it may change at any time. Users that
+/// changed since the last checkpoint are kept beyond it.
 #[derive(Debug, Clone)]
 pub struct CacheLimit(Arc<AtomicUsize>);
 
@@ -45,10 +45,10 @@ struct Slot {
     user: Arc<User>,
     bytes: usize,
     dirty: bool,
-    /// The last checkpoint that it went into: until that is written, the store
-    /// does not know it.
+    /// The checkpoint in which it was last frozen: until that is written, the store does
+    /// not have it.
     frozen_in: u64,
-    /// Used since the last sweep.
+    /// Whether it was used since the last sweep.
     used: bool,
 }
 
@@ -57,10 +57,10 @@ pub struct Users {
     slots: HashMap<Vec<u8>, Slot>,
     dirty: Vec<Vec<u8>>,
     dirty_bytes: usize,
-    /// Of all slots.
+    /// The bytes of all slots.
     bytes: usize,
     limit: CacheLimit,
-    /// Beyond so many bytes it is worth looking for some to let go.
+    /// The number of bytes above which a sweep is worth while.
     sweep_at: usize,
     /// Checkpoints begun, and the last one written.
     freezes: u64,
@@ -84,8 +84,10 @@ impl Users {
         }
     }
 
+    /// A user, from the cache or the store.
+    ///
     /// # Errors
-    /// When the store cannot be read, or the state is of a later layout.
+    /// When the store cannot be read, or the state is of a later format.
     pub fn get(&mut self, project: &str, user_id: &str) -> Result<Arc<User>, Failure> {
         let key = keys::named(project, user_id);
         if let Some(slot) = self.slots.get_mut(&key) {
@@ -95,7 +97,7 @@ impl Users {
         let user = match self.store.get(families::USERS, &key)? {
             None => User::default(),
             Some(bytes) => state::decode(&bytes).map_err(|error| match error {
-                // No damage: another version of this program can read it.
+                // Not damage: a later version of the program can read it.
                 state::Error::UnknownVersion(_) => Failure::Refused(Arc::new(error)),
                 error => Failure::Store(askwhen_store::Error::damaged("users", error)),
             })?,
@@ -115,7 +117,7 @@ impl Users {
         let user = Arc::new(user);
         let (before, was_dirty) = self.slots.get(&key).map_or((0, false), |slot| (slot.bytes, slot.dirty));
         self.account(before, bytes);
-        // What it weighed when it was changed before counts no more.
+        // The bytes that it had when it was changed before do not count any more.
         self.dirty_bytes -= if was_dirty { before } else { 0 };
         self.dirty_bytes += bytes;
         match self.slots.get_mut(&key) {
@@ -166,8 +168,8 @@ impl Users {
         self.make_room(0);
     }
 
-    /// Lets go of users that the store knows and that were not used since the
-    /// last sweep; of all that it knows if that is not enough.
+    /// Evicts users that the store has and that were not used since the last sweep, or all
+    /// that the store has if that is not enough.
     fn make_room(&mut self, more: usize) {
         let limit = self.limit.bytes();
         if self.bytes + more <= limit.max(self.sweep_at) {
@@ -178,8 +180,8 @@ impl Users {
         if self.bytes + more > target {
             self.sweep(|_| true);
         }
-        // The rest waits for its checkpoint: to look again for every record would
-        // cost more than it gains.
+        // The rest waits for its checkpoint: sweeping again at every record would cost more
+        // than it gains.
         self.sweep_at = self.bytes + limit / SWEPT_SHARE;
         if self.slots.capacity() > 4 * self.slots.len() {
             self.slots.shrink_to_fit();
@@ -191,7 +193,7 @@ impl Users {
         let mut kept = 0;
         self.slots.retain(|_, slot| {
             let known = !slot.dirty && slot.frozen_in <= written;
-            // Asked of all, because it may mark them.
+            // Called for all, because it clears the mark of use.
             let stays = !may_go(slot) || !known;
             kept += if stays { slot.bytes } else { 0 };
             stays
@@ -199,15 +201,15 @@ impl Users {
         self.account(before, kept);
     }
 
-    /// So many bytes have become so many.
+    /// A slot has grown or shrunk.
     fn account(&mut self, before: usize, after: usize) {
         self.bytes = self.bytes - before + after;
         self.gauge.change(before, after);
     }
 }
 
-/// What a decoded user takes in memory: text in maps costs about half as much
-/// again as it is long (measured with users of 30 KB, which took 41 KiB each).
+/// About how many bytes a decoded user takes in memory: text in maps takes half as much
+/// again as its length. Measured with users of 30 KB, which took 41 KiB each.
 fn weight(user: &User) -> usize {
     let bytes = user.approximate_bytes();
     SLOT_BYTES + bytes + bytes / 2

@@ -1,7 +1,7 @@
-//! Whether a record of the journal is taken, and as what. Every reader of a
-//! journal asks here: the partition that serves, a replay, an export. A check
-//! that only one of them made would be a hole in the others. Pure: it reads the
-//! record, the checkpoint's metadata and the rules of the log, and nothing else.
+//! Decides whether a record of the journal is accepted, and as what. Every reader of a
+//! journal uses it: the partition that serves, a replay, an export; a check made by only
+//! one of them would be a hole in the others. Pure: it reads the record, the checkpoint
+//! metadata and the rules of the log, and nothing else.
 
 use std::collections::BTreeMap;
 
@@ -16,41 +16,43 @@ use askwhen_wire::record::{
 use askwhen_wire::seal::{Binding, ClusterKey};
 use askwhen_wire::topic::Topic;
 
-/// The largest record taken. What it causes is then small enough for any log:
-/// a forward of it, a reject with its first bytes.
+/// The largest record that is accepted, in bytes. Any log then takes what follows from it:
+/// a forward of it, or a reject with its first bytes.
 pub const MAX_RECORD_BYTES: usize = 1 << 20;
-/// What a forward may have beyond the record that it carries.
+/// How many bytes more than its record a forward may have.
 const FORWARD_BYTES: usize = 64 << 10;
-/// A request of an operator that is older than this is a copy of an old record.
+/// The maximum age of an operator's request, in milliseconds; an older one is a copy of an
+/// old record.
 const REQUEST_LIFE: Millis = 10 * MINUTE;
-/// Requests and skips remembered by a checkpoint.
+/// How many requests and skips a checkpoint remembers.
 const MAX_REMEMBERED: usize = 1_000;
 
-/// What the rules make of one record.
+/// The result for one record.
 #[derive(Debug)]
 pub enum Admitted<'a> {
-    /// The machine applies it.
+    /// The machine is to apply it.
     Apply(Decoded<'a>),
-    /// The next record of another partition; [`decode_forwarded`] reads what it
-    /// carries.
+    /// The next record from another partition; [`decode_forwarded`] decodes the record
+    /// within.
     Forwarded(Box<Forward>),
-    /// Another partition owns it.
+    /// Another partition owns it, so it is to be forwarded.
     Route {
         to: u32,
         trusted: bool,
-        /// Whether it says when it was received; a user's record that does not is dated
-        /// before it moves on, or it would have happened when it arrived there.
+        /// Whether it contains when it was received. A user's record without that is dated
+        /// before it is forwarded, because otherwise its event time would be that of its
+        /// arrival there.
         is_dated: bool,
     },
-    /// A test clock is so far ahead of append times.
+    /// How far a test clock is ahead of append times, in milliseconds.
     SetClock {
         ahead: Millis,
     },
-    /// An operator takes it out of the way: why, for the reject.
+    /// An operator has skipped it; `detail` is for the reject.
     Skipped {
         detail: String,
     },
-    /// It has no effect, or its whole effect is in the checkpoint metadata by now.
+    /// It has no effect, or only one on the checkpoint metadata, which has been made.
     Ignore,
     Reject(DecodeError),
 }
@@ -62,9 +64,10 @@ pub struct Admission {
     incarnation: u128,
     partition: u32,
     partitions: u32,
-    /// No record of this log was made by a version whose MACs name no place.
+    /// Whether all MACs in this log name log and partition; those of version 0.1.0 do not.
     binds_macs: bool,
-    /// Records that an operator takes out of the way, and the records that say so.
+    /// Offsets of records that an operator skips, each with the offset of the record that
+    /// says so.
     skips: BTreeMap<u64, u64>,
 }
 
@@ -80,19 +83,19 @@ impl Admission {
         }
     }
 
-    /// For a log that is read without being served.
+    /// For a log that this process reads and does not serve.
     pub fn of_log(incarnation: u128, partitions: u32, binds_macs: bool, key: &ClusterKey, partition: u32) -> Admission {
         Admission { key: key.clone(), incarnation, partition, partitions, binds_macs, skips: BTreeMap::new() }
     }
 
-    /// Where the record at an offset stands.
+    /// The position of the record at an offset.
     pub fn origin(&self, offset: u64) -> Origin {
         Origin { incarnation: self.incarnation, partition: self.partition, offset }
     }
 
-    /// Notes what an operator wants skipped. It has to be called with every record
-    /// that is not applied yet before one of them is admitted: an operator's record
-    /// stands behind the one that is to be skipped.
+    /// Notes which records an operator skips. It has to be called with every record that is
+    /// not applied yet before one of them is admitted, because an operator's record comes
+    /// after the one that it skips.
     pub fn look_ahead(&mut self, bound_macs_from: Option<u64>, record: &Record) {
         if record.header(SKIP_HEADER).is_none() {
             return;
@@ -104,10 +107,9 @@ impl Admission {
         }
     }
 
-    /// Looks at a record without taking it: what it says, if askwhen made it for
-    /// this partition of this log and the record can be decoded. For readers that
-    /// search or copy a journal; whether the record has an effect, only
-    /// [`Admission::admit`] knows.
+    /// The internal record that a record holds, if its MAC is valid for this partition of
+    /// this log and it can be decoded. For readers that search or copy a journal: whether
+    /// the record has an effect is up to [`Admission::admit`].
     pub fn trusted_internal(&self, bound_macs_from: Option<u64>, record: &Record) -> Option<Internal> {
         if !self.is_trusted(bound_macs_from, record) {
             return None;
@@ -118,14 +120,14 @@ impl Admission {
         }
     }
 
-    /// Whether an operator wants a record skipped.
+    /// Whether an operator skips the record at an offset.
     pub fn skips(&self, offset: u64) -> bool {
         self.skips.contains_key(&offset)
     }
 
-    /// Whether a record was made by askwhen for this partition of this log. A
-    /// MAC of version 0.1.0 names no place: it counts up to where the journal
-    /// says that no such process is left.
+    /// Whether a record has a valid MAC for this partition of this log. The MACs of version
+    /// 0.1.0 name no partition; they are valid up to where the journal says that no process
+    /// of that version is left.
     pub fn is_trusted(&self, bound_macs_from: Option<u64>, record: &Record) -> bool {
         let (key, value) = (record.key.as_deref().unwrap_or_default(), record.value.as_deref().unwrap_or_default());
         if let Some(mac) = record.header(BOUND_MAC_HEADER) {
@@ -139,8 +141,8 @@ impl Admission {
         unbound_counts && record.header(MAC_HEADER).is_some_and(|mac| self.key.verify_record(key, value, mac))
     }
 
-    /// What becomes of a record; the checkpoint metadata has it by then, but for the place
-    /// that has been reached.
+    /// Admits a record. The checkpoint metadata is updated, except for the position, which
+    /// the caller moves on when the record is applied.
     pub fn admit<'a>(&self, meta: &mut CheckpointMeta, record: &'a Record) -> Admitted<'a> {
         let before = if fault::mutant("now_follows_the_wall") { 0 } else { meta.now };
         meta.now = before.max(record.appended_at + meta.ahead);
@@ -176,7 +178,7 @@ impl Admission {
         }
     }
 
-    /// Applies internal records that are for the runtime; gives the others back.
+    /// Applies internal records that are for the runtime; returns all others.
     fn runtimes_own<'a>(
         &self,
         meta: &mut CheckpointMeta,
@@ -186,7 +188,8 @@ impl Admission {
         Ok(match internal {
             Internal::Forward(forward) => match meta.take_forward(&forward) {
                 None => forged("it comes from no partition of this log"),
-                // A redo or a zombie has sent it again.
+                // The sender redid its work, or was replaced by another owner and did not
+                // know it yet.
                 Some(false) if !fault::mutant("take_every_forward") => Admitted::Ignore,
                 Some(_) => Admitted::Forwarded(Box::new(forward)),
             },
@@ -217,9 +220,9 @@ impl Admission {
 }
 
 impl Admission {
-    /// Another partition goes on behind records that are lost: what it tells this
-    /// one next has a number that is not the next one. Whoever goes on itself has
-    /// done so when it was taken up.
+    /// An operator accepted that another partition lost records: the number of its next
+    /// forward may not be the next one. The partition that lost them was told when it was
+    /// opened.
     fn accept_loss<'a>(&self, meta: &mut CheckpointMeta, record: &Record, loss: &AcceptLoss) -> Admitted<'a> {
         if (record.appended_at - loss.asked_at).abs() > REQUEST_LIFE {
             let detail = "the request to accept a loss is old; ask anew".into();
@@ -234,16 +237,16 @@ impl Admission {
     }
 }
 
-/// Header of the records that skip another one: whoever looks ahead for them
-/// need not read the others.
+/// Header of records that skip another one, so that [`Admission::look_ahead`] need not
+/// decode the rest.
 pub const SKIP_HEADER: &str = "skip";
 
 fn forged<'a>(detail: &str) -> Admitted<'a> {
     Admitted::Reject(DecodeError { reason: "forged", detail: detail.into() })
 }
 
-/// After a clock was wrong: the journal's time goes on from this record's own,
-/// once for each request.
+/// An operator accepted the time after a clock was wrong: the journal's time continues from
+/// this record's append time, once for each request.
 fn accept_time<'a>(meta: &mut CheckpointMeta, record: &Record, accept: &AcceptTime) -> Admitted<'a> {
     if (record.appended_at - accept.asked_at).abs() > REQUEST_LIFE {
         let detail = "the request to accept the time is old; ask anew".into();
@@ -265,13 +268,13 @@ fn remember<T: PartialEq>(list: &mut Vec<T>, item: T) {
     }
 }
 
-/// Reads the record that a forward carries.
+/// Decodes the record within a forward.
 ///
 /// # Errors
-/// What makes it a reject.
+/// Why it becomes a reject.
 pub fn decode_forwarded(forward: &Forward) -> Result<Decoded<'_>, DecodeError> {
     match record::decode(Some(forward.value.as_str().as_bytes()), forward.trusted)? {
-        // These count in the journal that they were written to, and in no other.
+        // These have an effect only in the journal to which they were written.
         Decoded::Internal(internal)
             if matches!(
                 *internal,
@@ -289,7 +292,8 @@ pub fn decode_forwarded(forward: &Forward) -> Result<Decoded<'_>, DecodeError> {
     }
 }
 
-/// Whether partitions tell each other such a record: it counts in its sequence alone.
+/// Whether such a record is sent only from partition to partition: it has an effect only as
+/// a forward with the next sequence number.
 pub fn is_forwarded_only(internal: &Internal) -> bool {
     match internal {
         Internal::Quota(_)
@@ -308,8 +312,8 @@ fn is_too_large(record: &Record, trusted: bool) -> bool {
     record.len_bytes() > MAX_RECORD_BYTES + if trusted { FORWARD_BYTES } else { 0 }
 }
 
-/// The partition that owns what the record is about; `None` for what is about
-/// the partition it is in.
+/// The partition that owns the subject of a record; `None` when that is whatever partition
+/// the record is in.
 pub fn owner(decoded: &Decoded<'_>, partitions: u32) -> Option<u32> {
     let user_id = match decoded {
         Decoded::User(record) => &*record.user_id,
@@ -342,13 +346,13 @@ pub fn owner(decoded: &Decoded<'_>, partitions: u32) -> Option<u32> {
     Some(id::partition_of(user_id, partitions))
 }
 
-/// Makes records that the partitions of one log believe.
+/// Signs records for the partitions of one log.
 #[derive(Debug, Clone)]
 pub struct Signer {
     key: ClusterKey,
     incarnation: u128,
-    /// Processes of version 0.1.0 may read what is written: they believe their
-    /// own MACs alone.
+    /// Whether processes of version 0.1.0 may read the records: they accept only their own
+    /// kind of MAC.
     also_unbound: bool,
 }
 
@@ -358,12 +362,12 @@ impl Signer {
         Signer { key: key.clone(), incarnation: log.incarnation(), also_unbound }
     }
 
-    /// For a log that is written without being served.
+    /// For a log that this process writes and does not serve.
     pub fn of_log(incarnation: u128, key: &ClusterKey) -> Signer {
         Signer { key: key.clone(), incarnation, also_unbound: false }
     }
 
-    /// A record of askwhen's own for a partition of the journal.
+    /// An internal record for a partition of the journal.
     pub fn internal(&self, partition: u32, key: &str, internal: &Internal) -> NewRecord {
         let value = record::encode_internal(internal);
         let new = NewRecord { key: Some(key.to_owned().into()), headers: Vec::new(), value: Some(value.into()) };
@@ -374,7 +378,7 @@ impl Signer {
         self.sign(partition, new)
     }
 
-    /// The same for whoever waits for an answer there.
+    /// The same, with a reply address.
     pub fn request(
         &self,
         partition: u32,
@@ -387,8 +391,7 @@ impl Signer {
         self.sign(partition, new.header(REPLY_HEADER, reply_to))
     }
 
-    /// Signs a record for the partition that it goes to; what its MACs said of
-    /// another place is taken away.
+    /// Signs a record for a partition and removes any MACs that it had for another.
     pub fn sign(&self, partition: u32, mut new: NewRecord) -> NewRecord {
         let macs = [MAC_HEADER.as_bytes(), BOUND_MAC_HEADER.as_bytes()];
         new.headers.retain(|(name, _)| !macs.contains(&&**name));

@@ -1,11 +1,11 @@
-//! Partitions that come and go, for any role that owns some: each is opened in a thread
-//! of its own, because that may take long; it is given up when its owner says that all
-//! of it is settled, or when its time is over; and it is opened again after a failure,
-//! unless a person has to look first. It must never know what a partition does, or read
-//! a clock: times are monotonic, and passed in.
+//! The partitions that a process owns, for any role. Each is opened in a thread of its own,
+//! because opening may take long; it is given up when its owner says that it is settled or
+//! its time is over; and it is opened again after a failure, unless an operator has to look
+//! first. It must never know what a partition does, or read a clock: times are monotonic
+//! and passed in.
 //!
-//! A partition that is given up while it is being opened leaves a stray thread behind;
-//! it is not opened a second time beside that one.
+//! A partition that is given up while it is being opened leaves a stray thread behind; it
+//! is not opened a second time until that has ended.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -19,57 +19,58 @@ use askwhen_wire::error::Class;
 
 /// How long a partition that is given up may take to settle.
 const DRAIN: Duration = Duration::from_secs(5);
-/// How long its last writes may take after that.
+/// How long after that its last write may take.
 pub const LAST_WRITE: Duration = Duration::from_secs(5);
-/// Pause before a partition that waits is opened again.
+/// Pause before a partition that waits for something is opened again.
 const WAIT_PAUSE: Duration = Duration::from_secs(2);
 /// Pause before a partition is opened again after a failure.
 pub const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
-/// Brings a partition's state here and opens it; called again for every restart.
+/// Restores the state of a partition and opens it; called again for every restart.
 pub type Opener<T, E> = Arc<dyn Fn(u32, Arc<Notify>, Arc<Status>) -> Result<T, E> + Send + Sync>;
 
-/// How openings are made.
+/// How partitions are opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Openings {
-    /// Each in a thread; this is what begins their names.
+    /// Each in a thread whose name begins with this text.
     Threads(&'static str),
-    /// At once, where a simulation steps everything itself.
+    /// In the calling thread, for a simulation that steps everything itself.
     Inline,
 }
 
-/// What tells one role's assignments from another's.
+/// Settings of a role's assignments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AssignmentOptions {
-    /// Its name in log lines.
+    /// Name of the role in log lines.
     pub role: &'static str,
     pub openings: Openings,
-    /// How long an opening that is given up is waited for beyond [`DRAIN`].
+    /// How long to wait beyond [`DRAIN`] for an opening that is given up.
     pub opening_grace: Duration,
 }
 
-/// What the opener of a partition says.
+/// The result of an opening.
 struct OpeningResult<T, E> {
     partition: u32,
-    /// Which opening it was: an earlier one may have been given up.
+    /// Number of the opening: an earlier one may have been given up.
     opening: u64,
     outcome: Result<T, E>,
 }
 
-/// Both ends of the queue in which openings end.
+/// Both ends of the queue of results.
 type Outcomes<T, E> = (mpsc::Sender<OpeningResult<T, E>>, mpsc::Receiver<OpeningResult<T, E>>);
 
 enum State<T> {
-    /// Openings are numbered. Without a thread its outcome is there already.
+    /// Being opened, with the number of the opening. Without a thread its result is in the
+    /// queue already.
     Opening(u64, Option<Thread>),
     Open(T),
-    /// To be opened again then, or never.
+    /// Closed; opened again at this time, or never.
     Down(Option<Duration>),
 }
 
 struct Slot<T> {
     state: State<T>,
-    /// Given up and given back before it was gone.
+    /// Whether it was assigned to this process again before it was gone.
     again: bool,
     leaving: Option<Leaving>,
 }
@@ -81,18 +82,18 @@ struct Leaving {
     _done: Option<WaitGroup>,
 }
 
-/// How much patience there is with a partition that is given up.
+/// How long to wait for a partition that is given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Patience {
-    /// Otherwise nothing of it is worth waiting for: others may own it.
+    /// Whether to wait for it to settle; `false` when another process may own it already.
     pub settle: bool,
-    /// Its time to settle is over.
+    /// Whether its time to settle is over.
     pub is_late: bool,
-    /// So is the time for its last writes.
+    /// Whether the time for its last write is over, too.
     pub is_overdue: bool,
 }
 
-/// The partitions that one thread owns.
+/// The partitions of a role that one thread owns.
 pub struct Assignments<T, E> {
     open: Opener<T, E>,
     options: AssignmentOptions,
@@ -100,13 +101,13 @@ pub struct Assignments<T, E> {
     notify: Arc<Notify>,
     outcomes: Outcomes<T, E>,
     slots: BTreeMap<u32, Slot<T>>,
-    /// Still opening what was given up long ago.
+    /// Threads that are still opening partitions given up long ago.
     strays: Vec<(u32, Thread)>,
     last_opening: u64,
 }
 
 impl<T: Send + 'static, E: PartitionError> Assignments<T, E> {
-    /// With no partitions. `notify` is rung when an opening is over.
+    /// No partitions at first. `notify` is called when an opening ends.
     pub fn new(
         open: Opener<T, E>,
         options: AssignmentOptions,
@@ -125,7 +126,7 @@ impl<T: Send + 'static, E: PartitionError> Assignments<T, E> {
         }
     }
 
-    /// A partition is given to this process.
+    /// Opens a partition that was assigned to this process.
     pub fn take(&mut self, partition: u32, now: Duration) {
         match self.slots.get_mut(&partition) {
             Some(slot) => slot.again = true,
@@ -140,7 +141,7 @@ impl<T: Send + 'static, E: PartitionError> Assignments<T, E> {
             status.set(Phase::Opening("an earlier opening is coming to its end".into()));
             return self.set(partition, State::Down(Some(now + RESTART_PAUSE)));
         }
-        // Who waits goes on saying why.
+        // A partition that waits keeps its status.
         if !status.waits() {
             status.set(Phase::Opening("opening its state".into()));
         }
@@ -151,7 +152,7 @@ impl<T: Send + 'static, E: PartitionError> Assignments<T, E> {
         let work = move || {
             let outcome = open(partition, notify.clone(), status);
             drop(open);
-            // Nobody may wait for it any more.
+            // The receiver may be gone.
             own.send(OpeningResult { partition, opening, outcome }).ok();
             notify.notify();
         };
@@ -160,7 +161,7 @@ impl<T: Send + 'static, E: PartitionError> Assignments<T, E> {
                 Ok(thread) => Some(thread),
                 Err(error) => {
                     let outcome = Err(E::no_thread(error));
-                    // The other end is this struct's own.
+                    // This struct holds the receiver.
                     self.outcomes.0.send(OpeningResult { partition, opening, outcome }).ok();
                     None
                 }
@@ -177,8 +178,8 @@ impl<T: Send + 'static, E: PartitionError> Assignments<T, E> {
         self.slots.insert(partition, Slot { state, again: false, leaving: None });
     }
 
-    /// The next partition whose opening is over, and is still wanted. It counts as down
-    /// until it is [installed](Assignments::install) or has [failed](Assignments::fail).
+    /// The next partition that was opened and is still wanted. It counts as closed until it
+    /// is [installed](Assignments::install) or has [failed](Assignments::fail).
     pub fn next_opened(&mut self) -> Option<(u32, Result<T, E>)> {
         while let Ok(OpeningResult { partition, opening, outcome }) = self.outcomes.1.try_recv() {
             let Some(slot) = self.slots.get_mut(&partition) else { continue };
@@ -186,7 +187,7 @@ impl<T: Send + 'static, E: PartitionError> Assignments<T, E> {
                 continue;
             }
             slot.state = State::Down(None);
-            // Given up in the meantime: it is nobody's loss.
+            // It was given up meanwhile, so a failure does not matter.
             if slot.leaving.is_none() {
                 return Some((partition, outcome));
             }
@@ -194,7 +195,7 @@ impl<T: Send + 'static, E: PartitionError> Assignments<T, E> {
         None
     }
 
-    /// From now on it runs.
+    /// Puts an opened partition to work.
     pub fn install(&mut self, partition: u32, opened: T) {
         let Some(slot) = self.slots.get_mut(&partition) else { return };
         slot.state = State::Open(opened);
@@ -204,8 +205,8 @@ impl<T: Send + 'static, E: PartitionError> Assignments<T, E> {
         status.set(Phase::Running);
     }
 
-    /// Shows why a partition does not go on; gives when it may be opened again, `None`
-    /// when a person has to look first.
+    /// Shows in its status why a partition stopped; returns when it may be opened again,
+    /// `None` when an operator has to look first.
     pub fn halt(&self, partition: u32, error: &E, now: Duration) -> Option<Duration> {
         let status = self.status(partition);
         let (clock, poison) = match error.waits_on() {
@@ -215,7 +216,7 @@ impl<T: Send + 'static, E: PartitionError> Assignments<T, E> {
         };
         let refused = error.class() == Class::Refuse;
         let stopped = Phase::Stopped { why: error.to_string(), refused };
-        // Who waits is tried again and again, and says it once.
+        // A partition that waits is opened again and again, but that is logged once.
         if !status.waits() || status.phase() != stopped {
             tracing::error!(role = self.options.role, partition, reason = %error, "the partition has stopped");
         }
@@ -229,13 +230,13 @@ impl<T: Send + 'static, E: PartitionError> Assignments<T, E> {
         (!refused).then(|| now + RESTART_PAUSE)
     }
 
-    /// A partition does not go on: it is closed, and opened again if that may help.
+    /// Closes a partition that failed, to be opened again if that may help.
     pub fn fail(&mut self, partition: u32, error: &E, now: Duration) {
         let reopen_at = self.halt(partition, error, now);
         self.close(partition, reopen_at);
     }
 
-    /// Closes a partition that has halted, until it is opened again.
+    /// Closes a partition, to be opened again at `reopen_at`.
     pub fn close(&mut self, partition: u32, reopen_at: Option<Duration>) {
         if let Some(slot) = self.slots.get_mut(&partition)
             && !matches!(slot.state, State::Opening(..))
@@ -244,8 +245,8 @@ impl<T: Send + 'static, E: PartitionError> Assignments<T, E> {
         }
     }
 
-    /// A partition is taken from this process; gives what it is to settle. `done` is
-    /// dropped when it is gone.
+    /// Begins to give a partition up; returns it if it is open, so that it can settle.
+    /// `done` is dropped when the partition is gone.
     pub fn release(&mut self, partition: u32, settle: bool, done: Option<WaitGroup>, now: Duration) -> Option<&mut T> {
         let slot = self.slots.get_mut(&partition)?;
         slot.again = false;
@@ -261,8 +262,9 @@ impl<T: Send + 'static, E: PartitionError> Assignments<T, E> {
         self.slots.get(&partition).is_some_and(|slot| slot.leaving.is_some())
     }
 
-    /// Lets a partition go that is given up, once it is settled; gives whether it is
-    /// gone. What is being opened has heard of it, and gives up as soon as it can.
+    /// Removes a partition that is given up once `is_settled` says so or its time is over;
+    /// returns whether it is gone. An opening in progress is told by its status, and ends
+    /// as soon as it can.
     pub fn let_go(
         &mut self,
         partition: u32,
@@ -281,7 +283,7 @@ impl<T: Send + 'static, E: PartitionError> Assignments<T, E> {
         if gone && let Some(slot) = self.slots.remove(&partition) {
             match slot.state {
                 State::Opening(_, stray) => self.strays.extend(stray.map(|stray| (partition, stray))),
-                // Its store is closed before anyone hears of it.
+                // Its store is closed before anyone is told.
                 state => drop(state),
             }
             let status = self.status(partition);
@@ -297,7 +299,7 @@ impl<T: Send + 'static, E: PartitionError> Assignments<T, E> {
         gone
     }
 
-    /// Opens a partition again whose time has come; gives whether it has.
+    /// Opens a partition again whose pause is over; returns whether it was.
     pub fn reopen(&mut self, partition: u32, now: Duration) -> bool {
         let is_time =
             |slot: &Slot<T>| slot.leaving.is_none() && matches!(slot.state, State::Down(Some(at)) if now >= at);
@@ -308,8 +310,7 @@ impl<T: Send + 'static, E: PartitionError> Assignments<T, E> {
         is_due
     }
 
-    /// Says of every partition that this process does not own it any more: the process
-    /// ends.
+    /// Sets the status of every partition to not owned, when the process ends.
     pub fn disown(&self) {
         for partition in self.slots.keys() {
             self.status(*partition).unwanted.store(true, Ordering::Release);
@@ -331,12 +332,12 @@ impl<T: Send + 'static, E: PartitionError> Assignments<T, E> {
         }
     }
 
-    /// Those that are open.
+    /// The open partitions.
     pub fn open(&self) -> impl Iterator<Item = &T> {
         self.slots.keys().filter_map(|partition| self.get(*partition))
     }
 
-    /// All that are owned, open or not.
+    /// All owned partitions, open or not.
     pub fn partitions(&self) -> Vec<u32> {
         self.slots.keys().copied().collect()
     }
@@ -353,12 +354,12 @@ impl<T: Send + 'static, E: PartitionError> Assignments<T, E> {
         self.slots.contains_key(&partition)
     }
 
-    /// Whether any is being opened.
+    /// Whether any partition is being opened.
     pub fn any_opening(&self) -> bool {
         self.slots.values().any(|slot| matches!(slot.state, State::Opening(..)))
     }
 
-    /// Whether any is being given up.
+    /// Whether any partition is being given up.
     pub fn any_leaving(&self) -> bool {
         self.slots.values().any(|slot| slot.leaving.is_some())
     }

@@ -1,7 +1,7 @@
-//! What a process was applying when it died: a few bytes beside the state,
-//! written before each batch and after it, so that a record that ends the
-//! process is known by its place. Not synced: the death of a process leaves
-//! what it has written, and the death of a machine is no record's fault.
+//! Notes which records a process was applying when it died: a few bytes beside the state,
+//! written before and after each batch, so that a record that kills the process is found.
+//! They are not synced: they survive the death of the process, and the death of the machine
+//! is not a record's fault.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -10,19 +10,19 @@ use std::path::Path;
 
 use super::checkpoint::PROGRAM;
 
-/// How many deaths at one record stop its partition.
+/// How many deaths of the process at one record stop its partition.
 pub const MAX_DEATHS: u8 = 3;
 
 const APPLYING: u8 = 1;
-/// The batch at hand: from, to, and whether it is being applied.
+/// The current batch: first offset, end, and whether it is being applied.
 const CURRENT_BYTES: usize = 17;
-/// Behind it, the suspect records: from, to, deaths.
+/// Offset in the file of the suspect records: first offset, end, deaths.
 const SUSPECT_AT: u64 = 24;
 const SUSPECT_BYTES: usize = 17;
-/// Behind that, which program has died: another version may fare better.
+/// Offset in the file of the version that died: another version may not die.
 const PROGRAM_AT: u64 = 48;
 
-/// Records of which one has ended the process.
+/// A range of records, one of which has killed the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct SuspectRecords {
     from: u64,
@@ -30,10 +30,10 @@ struct SuspectRecords {
     deaths: u8,
 }
 
-/// The note of one partition.
+/// The notes of one partition.
 #[derive(Debug, Default)]
 pub struct Attempts {
-    /// Absent where nobody keeps notes: in tests, and where state is in memory.
+    /// `None` where no notes are kept: in tests, and when state is in memory only.
     file: Option<File>,
     suspect: Option<SuspectRecords>,
 }
@@ -52,7 +52,7 @@ fn read(bytes: &[u8]) -> (u64, u64, u8) {
 }
 
 impl Attempts {
-    /// Reads what the process before was doing, and takes note of its death.
+    /// Reads what the previous process was applying and counts its death.
     ///
     /// # Errors
     /// When the file cannot be read or written.
@@ -75,7 +75,7 @@ impl Attempts {
         file.write_all_at(&program, PROGRAM_AT)?;
         let mut attempts = Attempts { file: Some(file), suspect: before };
         if state == APPLYING {
-            // Each time the records are fewer; the deaths are those of the one among them.
+            // The range shrinks with each death; the deaths belong to the one record in it.
             let same = before.filter(|suspect| suspect.from <= from && to <= suspect.to);
             let deaths = same.map_or(1, |suspect| suspect.deaths.saturating_add(1));
             attempts.suspect = Some(SuspectRecords { from, to, deaths });
@@ -93,13 +93,12 @@ impl Attempts {
         file.write_all_at(&region(from, to, deaths), SUSPECT_AT)
     }
 
-    /// The record that has ended the process too often.
+    /// The offset of the record that killed the process [`MAX_DEATHS`] times.
     pub fn poison(&self) -> Option<u64> {
         self.suspect.filter(|s| s.deaths >= MAX_DEATHS && s.to == s.from + 1).map(|s| s.from)
     }
 
-    /// Up to where a batch that begins at `next` may go: under suspicion records
-    /// go one by one.
+    /// The end of a batch that begins at `next`: suspect records are applied one at a time.
     pub fn limit(&self, next: u64) -> u64 {
         match self.suspect {
             Some(suspect) if next < suspect.from => suspect.from,
@@ -108,19 +107,19 @@ impl Attempts {
         }
     }
 
-    /// The records from `from` up to `to` are being applied.
+    /// Notes that the records from `from` up to `to` are being applied.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// When the file cannot be written.
     pub fn begin(&self, from: u64, to: u64) -> io::Result<()> {
         let Some(file) = &self.file else { return Ok(()) };
         file.write_all_at(&region(from, to, APPLYING), 0)
     }
 
-    /// Everything below `next` is applied.
+    /// Notes that everything below `next` is applied.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// When the file cannot be written.
     pub fn end(&mut self, next: u64) -> io::Result<()> {
         let Some(file) = &self.file else { return Ok(()) };
         file.write_all_at(&[0], CURRENT_BYTES as u64 - 1)?;

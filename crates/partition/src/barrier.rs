@@ -1,5 +1,6 @@
-//! What a start waits for before it writes: a partition whose state and log do not
-//! belong together ends the start, and the log must then be as it was found.
+//! Makes the partitions of a starting process wait for each other before they write: when
+//! the state of one does not belong to the log, the start is refused, and the log must then
+//! be as it was found.
 
 use std::collections::BTreeSet;
 use std::sync::{Condvar, Mutex};
@@ -7,17 +8,17 @@ use std::time::{Duration, Instant};
 
 use super::status::Status;
 
-/// How often a partition that waits looks whether it still has to.
+/// How often a waiting partition checks whether it still has to wait.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Held by the partitions of every role that a process starts with. Nothing is
-/// appended before the state of each has been compared with the log.
+/// Shared by the partitions of all roles at the start of a process. Nothing is appended
+/// until the state of each has been compared with the log.
 #[derive(Debug)]
 pub struct StartBarrier {
-    /// Whose state has not been compared yet: role and partition.
+    /// Roles and partitions whose state has not been compared yet.
     awaited: Mutex<BTreeSet<(&'static str, u32)>>,
     changed: Condvar,
-    /// The others do not wait for a partition that takes longer.
+    /// Then the others go on without those that take longer.
     deadline: Instant,
 }
 
@@ -31,8 +32,7 @@ impl StartBarrier {
         }
     }
 
-    /// The state of this one belongs to the log, or nothing is going to be written
-    /// for it.
+    /// The state of this partition belongs to the log, or nothing will be written for it.
     pub fn arrive(&self, role: &'static str, partition: u32) {
         let mut awaited = self.awaited.lock().expect("no panic holds this lock");
         if awaited.remove(&(role, partition)) && awaited.is_empty() {
@@ -40,7 +40,7 @@ impl StartBarrier {
         }
     }
 
-    /// Waits for all others; gives whether the partition is still wanted.
+    /// Waits for all others; returns whether the partition is still wanted.
     pub fn wait(&self, status: &Status) -> bool {
         let mut awaited = self.awaited.lock().expect("no panic holds this lock");
         while !awaited.is_empty() && Instant::now() < self.deadline && status.is_wanted() {

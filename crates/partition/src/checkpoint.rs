@@ -1,5 +1,4 @@
-//! What a checkpoint says beside the state itself, and the thread that writes
-//! checkpoints off the hot path.
+//! Checkpoint metadata, and the thread that writes checkpoints in the background.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -13,53 +12,52 @@ use askwhen_process::thread::{Notify, Thread, resting, watch};
 use askwhen_store::{Batch, Family, Store};
 use askwhen_wire::record::Forward;
 
-/// Makes the frozen changes into a batch; runs off the hot path.
+/// Turns frozen changes into a batch; runs in the background.
 pub type Frozen = Box<dyn FnOnce() -> Batch + Send>;
 
-/// The family of the checkpoint's metadata, in the store of any machine.
+/// The column family of checkpoint metadata, the same for every machine.
 pub const META: Family = Family::original("meta");
 const KEY: &[u8] = b"checkpoint";
-/// A checkpoint that takes longer is stuck.
+/// A checkpoint that takes longer counts as stuck.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(60);
 
-/// Written in one batch with the users it speaks of. Members may be added, with a
-/// default; what an earlier version must not pass over takes another layout.
+/// Written in one batch with the state that it describes. Members may be added with a
+/// default; anything that an earlier version must not ignore needs a new format.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CheckpointMeta {
     /// The next journal offset to apply; everything below is in the state.
     pub next: u64,
-    /// Checksum of the record below `next`, 0 when there is none.
+    /// Checksum of the record before `next`; 0 when there is none.
     pub crc: u32,
-    /// Hex of the log's incarnation.
+    /// The log's incarnation in hex.
     pub incarnation: String,
     pub partitions: u32,
     pub now: Millis,
-    /// How far a test clock is ahead of append times.
+    /// How far a test clock is ahead of append times, in milliseconds.
     pub ahead: Millis,
     pub logic_version: u32,
-    /// How often a replayed state has taken the place of the one before.
+    /// How often a replayed state has replaced the serving one.
     pub generation: u64,
-    /// Last sequence number taken from each partition.
+    /// The sequence number of the last forward taken from each partition.
     pub inbox: Vec<u64>,
-    /// Last sequence number given to each partition.
+    /// The sequence number of the last forward sent to each partition.
     pub forward: Vec<u64>,
-    /// Per output topic, where outputs of records from `next` on can begin.
+    /// By output topic, the first offset at which outputs of records from `next` on may be.
     pub out_start: BTreeMap<String, u64>,
-    /// From this offset on only MACs that name log and partition count; absent
-    /// while processes of version 0.1.0 may write to the journal.
+    /// From this offset on only MACs that name log and partition are valid; `None` while
+    /// processes of version 0.1.0 may write to the journal.
     #[serde(default)]
     pub bound_macs_from: Option<u64>,
-    /// Records that an operator has taken out of the way.
+    /// Offsets of records that an operator has skipped.
     #[serde(default)]
     pub skipped: Vec<u64>,
-    /// Requests by which an operator has accepted the time.
+    /// Ids of requests with which an operator accepted the time.
     #[serde(default)]
     pub accepted_times: Vec<String>,
-    /// Requests by which an operator has accepted that records are lost.
+    /// Ids of requests with which an operator accepted a loss of records.
     #[serde(default)]
     pub accepted_losses: Vec<String>,
-    /// Partitions whose next forward may have any later number: what stood between
-    /// is lost.
+    /// Partitions whose next forward may skip numbers, because records between are lost.
     #[serde(default)]
     pub gaps: Vec<u32>,
     /// Version of the program that wrote it.
@@ -67,12 +65,12 @@ pub struct CheckpointMeta {
     pub program: String,
 }
 
-/// Before 0.2.0 a checkpoint did not say who wrote it.
+/// Checkpoints from before 0.2.0 do not name the version.
 fn first_program() -> String {
     "0.1.0".into()
 }
 
-/// This program's own version.
+/// Version of this program.
 pub const PROGRAM: &str = env!("CARGO_PKG_VERSION");
 
 impl CheckpointMeta {
@@ -98,14 +96,14 @@ impl CheckpointMeta {
         }
     }
 
-    /// The partition's time without what a test clock adds: comparable with a
-    /// machine's.
+    /// The partition's time without the offset of a test clock, to be compared with a
+    /// machine's clock.
     pub fn time(&self) -> Millis {
         self.now - self.ahead
     }
 
-    /// Whether a forward is the next of its sender, which it has been from then
-    /// on; `None` when this log has no such sender.
+    /// Whether a forward has the next number of its sender; if so, the number is taken.
+    /// `None` when the log has no such sender.
     pub fn take_forward(&mut self, forward: &Forward) -> Option<bool> {
         let last = self.inbox.get_mut(forward.from as usize)?;
         let gap = self.gaps.iter().position(|sender| *sender == forward.from).filter(|_| forward.seq > *last);
@@ -119,8 +117,8 @@ impl CheckpointMeta {
         Some(is_next)
     }
 
-    /// What a partition has told this one may be lost: its next forward is taken
-    /// whatever its number, if it is a later one.
+    /// Expects that forwards of `sender` are lost: its next one is taken if its number is
+    /// any later one.
     pub fn expect_gap(&mut self, sender: u32) {
         if !self.gaps.contains(&sender) {
             self.gaps.push(sender);
@@ -131,12 +129,14 @@ impl CheckpointMeta {
         batch.put(META, KEY, serde_json::to_vec(self).expect("meta serialises"));
     }
 
+    /// Loads the metadata from a store.
+    ///
     /// # Errors
-    /// When the store cannot be read, when what is there is no checkpoint, or
-    /// when a later version has written it.
+    /// When the store cannot be read, or its metadata cannot be decoded or is of a later
+    /// version.
     pub fn load(store: &Store) -> Result<Option<CheckpointMeta>, StopReason> {
         let Some(bytes) = store.get(META, KEY)? else { return Ok(None) };
-        // Before anything else: a later version may have changed all the rest.
+        // First, because a later version may have changed everything else.
         if let Ok(Written { logic_version, program }) = serde_json::from_slice(&bytes)
             && logic_version > LOGIC_VERSION
         {
@@ -146,14 +146,14 @@ impl CheckpointMeta {
                  backup that is older"
             )));
         }
-        // A checkpoint is written whole: what cannot be read is damage.
+        // A checkpoint is written as a whole, so what cannot be read is damage.
         serde_json::from_slice(&bytes)
             .map(Some)
             .map_err(|e| StopReason::damaged(format!("the checkpoint is unreadable: {e}")))
     }
 }
 
-/// What every version of a checkpoint says.
+/// The members that every version writes.
 #[derive(Deserialize)]
 struct Written {
     logic_version: u32,
@@ -161,7 +161,7 @@ struct Written {
     program: String,
 }
 
-/// Who is told that a checkpoint was written, and how that went.
+/// Where the result of writing a checkpoint goes.
 #[derive(Clone)]
 pub struct CheckpointDone {
     pub written: mpsc::Sender<Result<(), askwhen_store::Error>>,
@@ -182,7 +182,7 @@ impl Job {
         meta.save(&mut batch);
         let written = store.write(batch);
         askwhen_process::fault::point("checkpointed");
-        // Whoever hears of it may close the store and open it anew.
+        // Closed first, because the receiver may open the store again.
         drop(store);
         // The partition may have been given up.
         done.written.send(written).ok();
@@ -193,7 +193,7 @@ impl Job {
 /// Writes checkpoints one after the other.
 #[derive(Clone)]
 pub struct Checkpointer {
-    // Dropped with its last clone, and before the thread that it keeps alive.
+    // Dropped with the last clone, which ends the thread.
     jobs: mpsc::Sender<Job>,
     writer: Writer,
 }
@@ -203,11 +203,13 @@ enum Writer {
     Thread {
         _thread: Arc<Thread>,
     },
-    /// [`Checkpointer::step`] writes.
+    /// Checkpoints are written by [`Checkpointer::step`].
     Stepped(Arc<Mutex<mpsc::Receiver<Job>>>),
 }
 
 impl Checkpointer {
+    /// Starts the thread.
+    ///
     /// # Errors
     /// When the thread cannot be started.
     pub fn start() -> std::io::Result<Checkpointer> {
@@ -221,14 +223,14 @@ impl Checkpointer {
         Ok(Checkpointer { jobs, writer: Writer::Thread { _thread: Arc::new(thread) } })
     }
 
-    /// One without a thread, for whoever steps everything itself.
+    /// Without a thread, for a simulation that steps everything itself.
     pub fn stepped() -> Checkpointer {
         let (jobs, queue) = mpsc::channel();
         Checkpointer { jobs, writer: Writer::Stepped(Arc::new(Mutex::new(queue))) }
     }
 
-    /// Writes the oldest checkpoint that waits; gives whether there was one. With
-    /// a thread there never is.
+    /// Writes the oldest pending checkpoint; returns whether there was one. Always `false`
+    /// with a thread.
     pub fn step(&self) -> bool {
         let Writer::Stepped(queue) = &self.writer else { return false };
         let job = queue.lock().expect("no panic holds this lock").try_recv();

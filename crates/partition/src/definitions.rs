@@ -1,5 +1,5 @@
-//! Topic `definitions` where it has lost records: the partition that writes it
-//! writes them again.
+//! Restores topic `definitions` when it has lost records: the partition that writes the
+//! topic writes them again.
 
 use crate::checkpoint::CheckpointMeta;
 use crate::machine::Machine;
@@ -10,18 +10,18 @@ use askwhen_wire::topic::Topic;
 
 const DEFINITIONS: TopicPartition = TopicPartition { topic: Topic::Definitions, partition: 0 };
 
-/// How far a partition is with what topic `definitions` has lost. Partitions that do
-/// not write the topic have nothing to do.
+/// Progress of restoring topic `definitions`. Partitions that do not write the topic have
+/// nothing to do.
 pub struct LostDefinitions {
     writes_topic: bool,
-    /// The topic is whole again when the journal has been applied up to this offset
-    /// and all that came of it is durable. `None` when nothing was lost at the start.
+    /// The topic is complete again when the journal has been applied up to this offset and
+    /// all outputs are durable. `None` when nothing was lost at the start.
     until: Option<u64>,
 }
 
 impl LostDefinitions {
-    /// Writes those definitions again that the state has and the topic lacks. The
-    /// others come again as the journal is applied up to `journal_end`.
+    /// Writes the definitions again that are in the state and not in the topic. The others
+    /// are written again as the journal is applied up to `journal_end`.
     ///
     /// # Errors
     /// When the log cannot be read or written.
@@ -46,7 +46,7 @@ impl LostDefinitions {
             setup.log.append(DEFINITIONS, lost, Ack::Once(sender));
             written.blocking_recv().unwrap_or(Err(askwhen_log::Error::Closed))?;
         }
-        // The next restart looks for outputs from where the topic ends now.
+        // The next restart looks for outputs from the topic's current end.
         let end = setup.log.bounds(DEFINITIONS)?.end;
         if let Some(named) = meta.out_start.get_mut(Topic::Definitions.name()) {
             *named = end.min(*named);
@@ -54,11 +54,11 @@ impl LostDefinitions {
         Ok(LostDefinitions { writes_topic: true, until })
     }
 
-    /// Tells the log that the topic is whole once that is so: the journal has been
-    /// applied up to `next`, and `is_durable` says whether all that came of it is.
+    /// Tells the log that the topic is complete, once it is: the journal has been applied
+    /// up to `next`, and `is_durable` says whether all outputs are durable.
     ///
     /// # Errors
-    /// [`StopReason`] to restart the partition, which writes what has been lost since.
+    /// [`StopReason`] to restart the partition, which then writes what has been lost since.
     pub fn step(&mut self, log: &Log, next: u64, is_durable: bool) -> Result<(), StopReason> {
         if !self.writes_topic || !log.has_lost_definitions() {
             return Ok(());

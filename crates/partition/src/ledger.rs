@@ -1,11 +1,11 @@
-//! Which journal offsets have all their outputs acknowledged: pure accounting,
-//! the committable frontier computed and never inferred.
+//! Tracks which journal offsets have all their outputs acknowledged. Pure accounting: the
+//! frontier up to which a checkpoint may be written is computed, never inferred.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use askwhen_wire::topic::Topic;
 
-/// One batch of journal records and the appends that it caused.
+/// A batch of journal records, with the appends that it caused.
 #[derive(Debug)]
 struct Entry {
     /// One past the last journal offset of the batch.
@@ -21,9 +21,9 @@ pub struct AckTracker {
     open: VecDeque<Entry>,
     tags: BTreeMap<u64, (u64, Option<Topic>)>,
     next_tag: u64,
-    /// Everything below is acknowledged with all its outputs.
+    /// All outputs of records below it are acknowledged.
     acked: u64,
-    /// Ends of acknowledged outputs, with the batch that they belong to.
+    /// End offsets of acknowledged outputs, each with the end of its batch.
     settled: VecDeque<(u64, Topic, u64)>,
 }
 
@@ -32,13 +32,13 @@ impl AckTracker {
         AckTracker { acked, ..AckTracker::default() }
     }
 
-    /// Begins a batch that applied everything below `next`.
+    /// Begins the batch that ends before the journal offset `next`.
     pub fn begin(&mut self, next: u64) {
         self.open.push_back(Entry { next, outstanding: 0, ends: Vec::new() });
     }
 
-    /// An append that belongs to the batch just begun; gives its tag. Without a
-    /// topic it is a forward, whose place nobody asks for.
+    /// Adds an append to the current batch; returns its tag. Forwards have no topic,
+    /// because their offsets are not needed.
     pub fn expect(&mut self, topic: Option<Topic>) -> u64 {
         self.next_tag += 1;
         let batch = self.base + self.open.len() as u64 - 1;
@@ -47,7 +47,7 @@ impl AckTracker {
         self.next_tag
     }
 
-    /// The append with this tag is durable, all of it below `end`.
+    /// Notes that the append with this tag is durable and ends before `end`.
     pub fn acknowledge(&mut self, tag: u64, end: u64) {
         let Some((batch, topic)) = self.tags.remove(&tag) else { return };
         let entry = &mut self.open[(batch - self.base) as usize];
@@ -58,7 +58,7 @@ impl AckTracker {
         self.settle();
     }
 
-    /// Moves the frontier over batches with nothing outstanding.
+    /// Moves the frontier past batches without unacknowledged appends.
     pub fn settle(&mut self) {
         while self.open.front().is_some_and(|entry| entry.outstanding == 0) {
             let entry = self.open.pop_front().expect("just seen");
@@ -76,7 +76,7 @@ impl AckTracker {
         self.tags.len()
     }
 
-    /// Ends of outputs of batches up to `next`, taken out once.
+    /// Removes and returns the end offsets of outputs of batches up to `next`.
     pub fn ends_up_to(&mut self, next: u64) -> Vec<(Topic, u64)> {
         let mut ends = Vec::new();
         while self.settled.front().is_some_and(|(batch, ..)| *batch <= next) {

@@ -1,7 +1,7 @@
-//! The runtime of a partition: it reads the journal, lets a machine
-//! apply each record, writes outputs and forwards, and checkpoints behind what
-//! is acknowledged. Redoing work gives the same ids; what the log already has
-//! is not written again. It knows nothing of surveys.
+//! The runtime of a partition: it reads the journal, lets a machine apply each record,
+//! writes outputs and forwards, and writes checkpoints of what is acknowledged. Reprocessed
+//! records produce the same ids, and outputs that the log already has are not written
+//! again. It knows nothing of surveys.
 
 pub mod admission;
 pub mod assignment;

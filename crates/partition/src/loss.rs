@@ -1,5 +1,4 @@
-//! Records that are gone before state was made of them, and an operator's word
-//! that the state goes on behind them.
+//! Records that were lost before they were applied, when an operator accepts the loss.
 
 use std::ops::Range;
 
@@ -12,11 +11,11 @@ use askwhen_wire::record::{AcceptLoss, Internal};
 use askwhen_wire::seal::ClusterKey;
 use askwhen_wire::topic::Topic;
 
-/// What was lost may have led to forwards, which their receivers have and the
-/// state does not know of. The next ones have numbers that none of them had.
+/// Lost records may have caused forwards that their receivers have and the state does not
+/// know of. The next forwards get numbers that none of them can have.
 const FORWARDS_PASSED: u64 = 1 << 32;
 
-/// What an operator has accepted as lost for state of this partition.
+/// The losses that an operator has accepted for this partition.
 ///
 /// # Errors
 /// When the journal cannot be read.
@@ -36,13 +35,12 @@ pub fn accepted_losses(log: &Log, key: &ClusterKey, partition: u32) -> Result<Ve
     Ok(accepted)
 }
 
-/// Whether state may go on behind these offsets of a topic, whose records are gone.
+/// Whether the loss of a range of offsets of a topic is accepted.
 pub fn is_accepted(accepted: &[AcceptLoss], topic: Topic, lost: Range<u64>) -> bool {
     accepted.iter().any(|loss| loss.topic == topic.name() && loss.from <= lost.start && lost.end <= loss.to)
 }
 
-/// Goes on behind records of the journal that are gone, if an operator has
-/// accepted that.
+/// Skips records of the journal that are gone, if an operator has accepted their loss.
 pub fn pass_accepted_loss(setup: &Setup, journal: TopicPartition, meta: &mut CheckpointMeta) -> Result<(), StopReason> {
     let partition = journal.partition;
     let begins = setup.log.bounds(journal)?.start.max(setup.log.begins(partition));
@@ -55,7 +53,7 @@ pub fn pass_accepted_loss(setup: &Setup, journal: TopicPartition, meta: &mut Che
     }
     tracing::warn!(%journal, from = meta.next, to = begins, "records that an operator has accepted as lost are passed over");
     (meta.next, meta.crc) = (begins, 0);
-    // What others have told this partition may be among them.
+    // Forwards to this partition may be among them.
     (0..meta.partitions).for_each(|sender| meta.expect_gap(sender));
     meta.forward.iter_mut().for_each(|seq| *seq += FORWARDS_PASSED);
     Ok(())

@@ -1,4 +1,4 @@
-//! What a partition runs: it is given records, and says what they ask for.
+//! The state machine that a partition runs: it applies records and returns effects.
 
 use bytes::Bytes;
 
@@ -12,12 +12,12 @@ use askwhen_log::{Log, NewRecord};
 use askwhen_wire::record::{DecodeError, Decoded};
 use askwhen_wire::topic::Topic;
 
-/// A record to be written to this partition of another topic.
+/// A record for another topic, in the partition with the same number.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Output {
     pub topic: Topic,
     pub key: Option<Bytes>,
-    /// Function of the record behind it; the same whenever it is made again.
+    /// Computed from the record that caused it: reprocessing gives the same id.
     pub id: String,
     pub value: Option<Bytes>,
 }
@@ -28,61 +28,63 @@ pub struct Outgoing {
     pub to: u32,
     pub key: Option<String>,
     pub value: Json,
-    /// Whether the receiver may believe it to be askwhen's own.
+    /// Whether it is an internal record that the receiver may trust.
     pub trusted: bool,
-    /// Whether the receiver, too, answers whoever waits for this record.
+    /// Whether the receiver also answers the request behind the record.
     pub answers: bool,
 }
 
-/// What applying one record asks for.
+/// The effects of applying one record.
 #[derive(Debug, Default)]
 pub struct Effects {
     pub outputs: Vec<Output>,
     pub forwards: Vec<Outgoing>,
     pub reply: Option<EngineReply>,
-    /// Answers to requests that came before this record and have waited.
+    /// Answers to requests whose records came earlier: reply address and answer.
     pub late_replies: Vec<(Bytes, EngineReply)>,
 }
 
-/// Where and when a record is applied.
+/// Position and time of the record that is applied.
 #[derive(Debug, Clone, Copy)]
 pub struct RecordContext<'a> {
     pub origin: Origin,
     pub now: Millis,
     pub partitions: u32,
-    /// Where the answer is to go.
+    /// The reply address, if a request waits.
     pub reply_to: Option<&'a Bytes>,
 }
 
-/// The state machine that a partition runs. `apply` either takes full effect
-/// or, when it panics, none.
+/// The state machine that a partition runs. When `apply` panics, the record must have had
+/// no effect.
 pub trait Machine: Send {
+    /// Applies a record.
+    ///
     /// # Errors
     /// When the record must become a reject, or the store cannot be read.
     fn apply(&mut self, at: RecordContext<'_>, record: Decoded<'_>) -> Result<Effects, Failure>;
 
-    /// Whether the runtime is to append a tick when no other record comes, because a
-    /// request has waited long enough.
+    /// Whether the runtime is to append a tick while no other record comes, because a
+    /// request waits for time to pass.
     fn wants_ticks(&self) -> bool;
 
-    /// What topic `definitions` lacks although the state has it: records to be
+    /// Definitions that are in the state and not in topic `definitions`, as records to be
     /// written again, oldest first.
     ///
     /// # Errors
     /// When the log cannot be read.
     fn lost_definitions(&self, log: &Log, meta: &CheckpointMeta) -> Result<Vec<NewRecord>, StopReason>;
 
-    /// Topics that `apply` writes to on this partition.
+    /// The topics to which `apply` writes on this partition.
     fn output_topics(&self, partition: u32) -> Vec<Topic>;
 
-    /// About how many bytes wait for the next checkpoint.
+    /// About how many bytes of state the next checkpoint will write.
     fn dirty_bytes(&self) -> usize;
 
-    /// Hands over what changed since the last freeze. Until [`Machine::persisted`]
-    /// the machine answers for it from memory.
+    /// Returns what has changed since the last freeze. The machine still reads it from
+    /// memory until [`Machine::persisted`] is called.
     fn freeze(&mut self, now: Millis) -> Frozen;
 
-    /// The last frozen changes are in the store.
+    /// Notes that the last frozen changes are in the store.
     fn persisted(&mut self);
 }
 
@@ -90,7 +92,7 @@ pub trait Machine: Send {
 pub enum Failure {
     #[error(transparent)]
     Reject(#[from] DecodeError),
-    /// The stored state is of a later version: an operator has to look.
+    /// The stored state is of a later version; an operator has to look.
     #[error("{0}")]
     Refused(#[source] askwhen_store::Cause),
     #[error(transparent)]

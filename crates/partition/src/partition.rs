@@ -1,4 +1,4 @@
-//! One partition: opened at its checkpoint, stepped by a thread of the pool.
+//! One partition: it is opened at its checkpoint and then stepped by a thread of the pool.
 
 mod apply;
 
@@ -26,19 +26,19 @@ use askwhen_store::Store;
 use askwhen_wire::record::Internal;
 use askwhen_wire::topic::Topic;
 
-/// How the engine calls itself, to the log and to a start.
+/// The name of this reader in the log, and at the start barrier.
 const ENGINE: &str = "engine";
-/// Bytes that may be unacknowledged before reading waits.
+/// Bytes of unacknowledged appends above which no more records are applied.
 const MAX_OUTSTANDING_BYTES: usize = 4 << 20;
-/// How often a journal without a word on it is asked whether older processes write to it.
+/// How often the log is asked whether processes of version 0.1.0 may still write to it.
 const BIND_MACS_EVERY: Duration = Duration::from_secs(30);
-/// Bytes on disk for each of changed state: in the store's write-ahead log first,
-/// then in a table.
+/// Bytes on disk for each byte of changed state: first in the store's write-ahead log, then
+/// in a table.
 const WRITTEN_PER_DIRTY: u64 = 2;
-/// How often time is told to whoever waits while nothing else comes.
+/// How often a tick is appended while a request waits and no other record comes.
 const TICK_EVERY: Duration = Duration::from_millis(500);
 
-/// What a step did.
+/// Whether a step did anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
     Worked,
@@ -51,7 +51,7 @@ type Acks = (
 );
 type Written = (mpsc::Sender<Result<(), askwhen_store::Error>>, mpsc::Receiver<Result<(), askwhen_store::Error>>);
 
-/// What others hold of a partition that runs: what wakes it up, and its status.
+/// What the pool keeps of a running partition: its notifier and its status.
 pub struct Handles {
     pub notify: Arc<Notify>,
     pub status: Arc<Status>,
@@ -63,44 +63,45 @@ pub struct Partition<M> {
     admission: Admission,
     signer: Signer,
     attempts: Attempts,
-    /// What the next checkpoint is going to write.
+    /// Disk space for what the next checkpoint writes.
     claim: DiskClaim,
     store: Arc<Store>,
     machine: M,
     meta: CheckpointMeta,
     ledger: AckTracker,
-    /// Ids that the log has already, from records that are being done again.
+    /// Ids of outputs that the log already has, of records that are reprocessed.
     redone: HashSet<String>,
     redo_until: u64,
     definitions: LostDefinitions,
-    /// Outputs of records below were written once and have been trimmed since.
+    /// By output topic, the journal offset below which all outputs were written and have
+    /// been trimmed since.
     floors: BTreeMap<Topic, u64>,
     acks: Acks,
     written: Written,
     notify: Arc<Notify>,
     reader: Reader,
-    /// Read, and not yet applied.
+    /// Records that were read and not applied yet.
     unread: VecDeque<askwhen_log::Record>,
-    /// Below this offset, records from before `answer_from` are done again or
-    /// late: nobody waits for their answers any more.
+    /// The end of the journal when the partition was opened. Requests below it that were
+    /// appended before `answer_from` are not waiting any more.
     taken_up_at: u64,
     answer_from: Millis,
     gauges: Gauges,
     ticked: Duration,
-    /// When it was last asked whether older processes write to the journal.
+    /// When the log was last asked whether older processes write to it.
     asked_for_macs: Option<Duration>,
     checkpointed: Duration,
-    /// Where the last checkpoint was frozen.
+    /// The journal offset of the last frozen checkpoint.
     frozen_next: u64,
     freezing: Option<(CheckpointMeta, Option<Frozen>)>,
-    /// Bytes of each append that is not yet acknowledged.
+    /// By tag, the bytes of an append that is not acknowledged yet.
     outstanding: BTreeMap<u64, usize>,
     outstanding_bytes: usize,
     status: Arc<Status>,
 }
 
 impl<M: Machine> Partition<M> {
-    /// Takes up a partition at its checkpoint.
+    /// Opens a partition at its checkpoint.
     ///
     /// # Errors
     /// [`StopReason::Refused`] when the store and the log do not belong together.
@@ -173,7 +174,7 @@ impl<M: Machine> Partition<M> {
             answer_from,
             gauges: Gauges::of(partition),
             ticked: setup.clock.monotonic(),
-            // At the first rest.
+            // When nothing is left to read for the first time.
             asked_for_macs: None,
             checkpointed: setup.clock.monotonic(),
             frozen_next: meta_next,
@@ -189,10 +190,10 @@ impl<M: Machine> Partition<M> {
         TopicPartition { topic: Topic::Events, partition: self.partition }
     }
 
-    /// Reads what is there, applies it, writes what it causes.
+    /// Reads records, applies them, and appends what follows from them.
     ///
     /// # Errors
-    /// Why the partition cannot go on.
+    /// Why the partition has to stop.
     pub fn step(&mut self) -> Result<Progress, StopReason> {
         let mut progress = self.take_acknowledgements()?;
         self.definitions.step(&self.setup.log, self.meta.next, self.ledger.outstanding() == 0)?;
@@ -201,7 +202,7 @@ impl<M: Machine> Partition<M> {
             if self.unread.is_empty() {
                 let chunk = self.reader.read(self.journal(), self.meta.next, self.setup.step_bytes)?;
                 if chunk.records.is_empty() && chunk.at_end {
-                    // Of the goal nothing but gaps may be left.
+                    // The rest up to the goal may be offsets without records.
                     self.status.goal.fetch_min(self.meta.next, Ordering::AcqRel);
                     self.tick();
                     self.bind_macs();
@@ -218,7 +219,8 @@ impl<M: Machine> Partition<M> {
             }
         }
         self.checkpoint_if_due();
-        // In this order: who sees the new place sees what it has outstanding.
+        // In this order, so that whoever sees the new offset also sees what is
+        // unacknowledged.
         self.status.settled.store(self.ledger.outstanding() == 0, Ordering::Release);
         self.status.next.store(self.meta.next, Ordering::Release);
         self.status.time.store(self.meta.time(), Ordering::Release);
@@ -228,8 +230,8 @@ impl<M: Machine> Partition<M> {
         Ok(progress)
     }
 
-    /// Whether the disk has room for what is in memory alone. Without it nothing more
-    /// is applied: what has been is written down, and the rest waits in the journal.
+    /// Whether the disk has room for the changed state. Without it a checkpoint is written
+    /// and no more records are applied; they wait in the journal.
     fn has_room(&mut self) -> bool {
         let dirty = self.machine.dirty_bytes() as u64;
         let has_room = self.claim.set(WRITTEN_PER_DIRTY * dirty);
@@ -239,13 +241,13 @@ impl<M: Machine> Partition<M> {
         has_room
     }
 
-    /// What has changed while a checkpoint is being written is bounded too.
+    /// Bounds the state that changes while a checkpoint is being written.
     fn is_full(&self) -> bool {
         self.freezing.is_some() && self.machine.dirty_bytes() >= 2 * self.setup.checkpoint_bytes
     }
 
-    /// Time goes on for whoever waits, although no record comes. Not tracked:
-    /// should it be lost, the next one serves.
+    /// Appends a tick, so that time passes for requests that wait. The append is not
+    /// tracked: if it is lost, another follows.
     fn tick(&mut self) {
         let now = self.setup.clock.monotonic();
         if !self.machine.wants_ticks() || now < self.ticked + TICK_EVERY {
@@ -257,8 +259,9 @@ impl<M: Machine> Partition<M> {
         self.setup.log.append(self.journal(), vec![new], Ack::Once(nobody));
     }
 
-    /// Whether this machine's clock is behind the journal's time. What was in the
-    /// journal before is decided all the same: it was taken when clocks were right.
+    /// Whether to wait because this machine's clock is behind the journal's time. Records
+    /// that were in the journal when the partition was opened are applied all the same:
+    /// they were accepted when clocks were right.
     fn waits_for_the_clock(&mut self) -> bool {
         let waits = self.meta.next >= self.taken_up_at && is_behind(&self.setup.clock, self.meta.time());
         if waits == self.status.clock_behind.swap(waits, Ordering::AcqRel) {
@@ -275,9 +278,9 @@ impl<M: Machine> Partition<M> {
         waits
     }
 
-    /// A log that version 0.1.0 has founded learns that no such process is left:
-    /// from then on only MACs that name their place count. Not tracked: should it
-    /// be lost, it is written again.
+    /// Tells a log that version 0.1.0 founded that no process of that version is left: from
+    /// then on only MACs that name log and partition are valid. The append is not tracked:
+    /// if it is lost, another follows.
     fn bind_macs(&mut self) {
         if self.setup.log.binds_macs() || self.meta.bound_macs_from.is_some() {
             return;
@@ -298,19 +301,20 @@ impl<M: Machine> Partition<M> {
         }
     }
 
-    /// Lets go of the journal; what is under way goes on.
+    /// Stops reading the journal; appends and checkpoints in progress continue.
     pub fn stop_reading(&mut self) {
         let journal = self.journal();
         self.reader.leave(journal);
         self.unread.clear();
     }
 
-    /// Whether everything read is applied, acknowledged and checkpointed.
+    /// Whether all applied records are acknowledged and checkpointed.
     pub fn is_settled(&self) -> bool {
         self.ledger.outstanding() == 0 && self.freezing.is_none()
     }
 
-    /// Takes what has been acknowledged or written, without reading on.
+    /// Takes acknowledgements and finished checkpoints, without reading on; returns whether
+    /// everything is settled.
     pub fn settle(&mut self) -> bool {
         if let Err(stop) = self.take_acknowledgements() {
             tracing::error!(partition = self.partition, reason = %stop, "the partition could not settle");
@@ -319,7 +323,7 @@ impl<M: Machine> Partition<M> {
         self.is_settled()
     }
 
-    /// Freezes now if there is anything new, whatever the time.
+    /// Begins a checkpoint now, unless one is in progress.
     pub fn checkpoint_now(&mut self) {
         if self.freezing.is_none() {
             self.freezing = Some((self.meta.clone(), Some(self.machine.freeze(self.meta.now))));
@@ -338,8 +342,8 @@ impl<M: Machine> Partition<M> {
             progress = Progress::Worked;
         }
         while let Ok(written) = self.written.1.try_recv() {
-            // Also when it has failed: whoever waits until nothing is being written
-            // opens the store again after that.
+            // Also after a failure: the store is opened again once nothing is being written
+            // to it.
             self.freezing = None;
             written?;
             self.machine.persisted();
@@ -362,8 +366,8 @@ impl<M: Machine> Partition<M> {
         }
     }
 
-    /// Gives a frozen state to the checkpointer once all its outputs are
-    /// acknowledged: the store never passes what is not.
+    /// Gives a frozen state to the checkpointer once all its outputs are acknowledged: the
+    /// store must never be ahead of them.
     fn hand_over(&mut self) {
         let Some((meta, frozen)) = &mut self.freezing else { return };
         if self.ledger.acked() < meta.next && !fault::mutant("checkpoint_before_outputs") {
@@ -378,9 +382,9 @@ impl<M: Machine> Partition<M> {
         self.setup.checkpointer.write(self.store.clone(), frozen, meta.clone(), done);
     }
 
-    /// Whether a checkpoint of this instance is still being written.
+    /// Whether a checkpoint of this partition is still being written.
     pub fn is_writing(&mut self) -> bool {
-        // What it says does not matter any more, only that it is over.
+        // Its result does not matter any more, only that it has ended.
         if self.written.1.try_recv().is_ok() {
             self.freezing = None;
         }
@@ -388,7 +392,7 @@ impl<M: Machine> Partition<M> {
     }
 }
 
-/// Time that a test clock has moved is taken with the flag alone.
+/// Accepts the offset of a test clock, but only in a process that has one.
 fn take_clock(setup: &Setup, ahead: Millis) -> Result<(), StopReason> {
     if ahead > 0 && !setup.test_clock {
         return Err(StopReason::refused(
@@ -401,7 +405,7 @@ fn take_clock(setup: &Setup, ahead: Millis) -> Result<(), StopReason> {
     Ok(())
 }
 
-/// The partition's own metrics.
+/// The metrics of one partition.
 struct Gauges {
     lag_records: prometheus::IntGauge,
     lag_seconds: prometheus::Gauge,

@@ -1,6 +1,6 @@
-//! Threads that step partitions, as many as there are cores. How partitions come and
-//! go is `assignment`'s; giving one up waits for its acknowledgements and its last
-//! checkpoint.
+//! Threads that step partitions, as many as there are cores. A partition that is given up
+//! waits for its acknowledgements and its last checkpoint; the rest of its life is in
+//! `assignment`.
 
 use std::marker::PhantomData;
 use std::sync::{Arc, mpsc};
@@ -17,12 +17,13 @@ use askwhen_process::thread::{Notify, STUCK_AFTER, Thread, WaitGroup, beat, wait
 const ASSIGNMENT: AssignmentOptions =
     AssignmentOptions { role: "engine", openings: Openings::Threads("open-"), opening_grace: LAST_WRITE };
 
-/// Brings a partition's state here and opens it; called again for every restart.
+/// Restores the state of a partition and opens it; called again for every restart.
 pub type OpenPartition<M> = assignment::Opener<Partition<M>, StopReason>;
 
 enum Command {
     Take(u32),
-    /// Without `settle` nothing is worth waiting for: others may own it.
+    /// Without `settle` it is not waited for: another process may own the partition
+    /// already.
     Release {
         partition: u32,
         settle: bool,
@@ -37,13 +38,15 @@ struct Worker {
     _thread: Thread,
 }
 
-/// Running threads; dropping them settles and checkpoints what they own.
+/// The running threads. Dropping the pool settles and checkpoints their partitions.
 pub struct Pool<M> {
     workers: Vec<Worker>,
     _machine: PhantomData<fn() -> M>,
 }
 
 impl<M: Machine + 'static> Pool<M> {
+    /// Starts the threads.
+    ///
     /// # Errors
     /// When a thread cannot be started.
     pub fn start(open: &OpenPartition<M>, statuses: &[Arc<Status>], threads: usize) -> std::io::Result<Pool<M>> {
@@ -72,7 +75,7 @@ impl<M: Machine + 'static> Pool<M> {
         self.tell(partition, Command::Take(partition));
     }
 
-    /// Gives partitions up and waits until they are.
+    /// Gives partitions up and waits until they are gone.
     pub fn release(&self, partitions: &[u32], settle: bool) {
         wait_for_tokens(|done| {
             for partition in partitions {
@@ -83,7 +86,7 @@ impl<M: Machine + 'static> Pool<M> {
 }
 
 impl<M> Drop for Pool<M> {
-    /// Stops intake, waits for acknowledgements, checkpoints.
+    /// Stops reading, waits for acknowledgements, writes checkpoints.
     fn drop(&mut self) {
         for worker in &self.workers {
             worker.commands.send(Command::StopReason).ok();
@@ -92,10 +95,10 @@ impl<M> Drop for Pool<M> {
     }
 }
 
-/// A partition of this process.
+/// A partition that a worker steps.
 struct Actor<M> {
     partition: Box<Partition<M>>,
-    /// It does not go on; its last checkpoint may still be being written.
+    /// It has stopped; its last checkpoint may still be being written.
     has_halted: bool,
 }
 
@@ -114,7 +117,7 @@ impl<M: Machine + 'static> Actor<M> {
         }
     }
 
-    /// Whether nothing of it is waited for any more.
+    /// Whether there is nothing left to wait for.
     fn is_settled(&mut self, patience: Patience) -> bool {
         let settled = self.has_halted || !patience.settle || self.partition.settle() || patience.is_late;
         settled && (!self.partition.is_writing() || patience.is_overdue)
@@ -178,7 +181,7 @@ impl<M: Machine + 'static> Driver<M> {
         }
     }
 
-    /// Moves one partition on; gives whether there was something to do.
+    /// Steps one partition; returns whether it did anything.
     fn turn(&mut self, partition: u32) -> bool {
         let now = self.started.elapsed();
         if self.assignments.is_leaving(partition) {
@@ -201,7 +204,7 @@ impl<M: Machine + 'static> Driver<M> {
             Err(stop) => {
                 actor.partition.stop_reading();
                 actor.has_halted = true;
-                // One that is opened again is so when its last checkpoint is written.
+                // It is opened again only when its last checkpoint is written.
                 if self.assignments.halt(partition, &stop, now).is_none() {
                     self.assignments.close(partition, None);
                 }

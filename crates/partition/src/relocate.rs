@@ -1,5 +1,5 @@
-//! The journal for a log with another number of partitions: every record that
-//! had an effect, once, on the partition that will own it.
+//! Copies a journal into a log with another number of partitions: every record that had an
+//! effect, once, to the partition that will own it.
 
 use bytes::Bytes;
 use std::collections::BTreeSet;
@@ -9,29 +9,29 @@ use super::checkpoint::CheckpointMeta;
 use askwhen_log::{NewRecord, Record};
 use askwhen_wire::record::{Decoded, Forward, Internal, REPLY_HEADER};
 
-/// Reads the old journal, each partition in its order.
+/// Reads the old journal, each partition in order.
 pub struct Relocation {
-    /// The rules of each old partition, and its checkpoint metadata on the way.
+    /// By old partition, its rules and its checkpoint metadata so far.
     old: Vec<(Admission, CheckpointMeta)>,
     new: u32,
     signer: Signer,
-    /// Senders of which each old partition has read something.
+    /// Pairs of old partitions of which the first has sent the second a forward.
     met: BTreeSet<(u32, u32)>,
 }
 
 impl Relocation {
-    /// With the rules of every old partition, which know what has been skipped,
-    /// and checkpoint metadata that know from where on its MACs name their place.
+    /// `old` has, by partition, the rules, which have looked ahead for skips, and
+    /// checkpoint metadata that says from where on MACs name their partition.
     pub fn new(old: Vec<(Admission, CheckpointMeta)>, new: u32, signer: Signer) -> Relocation {
         Relocation { old, new, signer, met: BTreeSet::new() }
     }
 
-    /// Where a record of an old partition goes, and as what; `None` for what
-    /// the partitions told each other: they will tell each other again.
+    /// The new partition and form of a record of an old partition; `None` for messages
+    /// between partitions, which will be sent again.
     pub fn place(&mut self, from: u32, record: &Record) -> Option<(u32, NewRecord)> {
         let (admission, meta) = &mut self.old[from as usize];
         let trusted = admission.is_trusted(meta.bound_macs_from, record);
-        // The journal may begin behind the first that a partition has told.
+        // The journal may begin after the first forwards of a sender.
         if let Some(Internal::Forward(Forward { from: sender, seq, .. })) =
             admission.trusted_internal(meta.bound_macs_from, record)
             && self.met.insert((sender, from))
@@ -44,11 +44,11 @@ impl Relocation {
             NewRecord { key: record.key.clone(), headers: headers.cloned().collect(), value: record.value.clone() }
         };
         match admission.admit(meta, record) {
-            // It is a reject there as well.
+            // It becomes a reject there as well.
             Admitted::Reject(_) => Some((from % self.new, kept())),
             Admitted::Forwarded(forward) => self.unwrap(from, &forward),
             Admitted::SetClock { .. } | Admitted::Skipped { .. } | Admitted::Ignore => None,
-            // What was forwarded is taken where it had its effect.
+            // The forward is copied instead, from where it had its effect.
             Admitted::Route { .. } => None,
             Admitted::Apply(decoded) => {
                 let to = owner(&decoded, self.new)?;

@@ -1,5 +1,5 @@
-//! A journal read again, to look at what it led to: nothing is written,
-//! nobody is answered.
+//! Applies a journal again in order to look at the results: nothing is written, and no
+//! request is answered.
 
 use bytes::Bytes;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,8 +15,8 @@ use askwhen_wire::record::{Decoded, Forward, REPLY_HEADER};
 /// The reply address of a reader, for answers that come later than their record.
 const READER_NAME: &[u8] = b"looker";
 
-/// Which records are applied; the others are passed over. A record that another
-/// partition has forwarded comes with its forward.
+/// Says which records are applied. A record that another partition forwarded comes with its
+/// forward.
 pub type RecordFilter<'a> = &'a dyn Fn(&Decoded<'_>, Option<&Forward>) -> bool;
 
 /// Every record.
@@ -29,13 +29,13 @@ pub struct Replayer<M> {
 }
 
 impl<M: Machine> Replayer<M> {
-    /// Goes on from where `meta` stands, which is where the machine's state is.
+    /// Continues from `meta`, which has to be the position of the machine's state.
     pub fn new(admission: Admission, meta: CheckpointMeta, machine: M) -> Replayer<M> {
         Replayer { admission, meta, machine }
     }
 
-    /// Lets a record have the effect that it had; gives that, unless it had none
-    /// here or is not wanted.
+    /// Applies a record if `wanted` says so; returns its effects, or `None` when it had
+    /// none here.
     ///
     /// # Errors
     /// When the machine's state cannot be read.
@@ -59,7 +59,7 @@ impl<M: Machine> Replayer<M> {
                 self.meta.forward[to as usize] += 1;
                 Ok(None)
             }
-            // Rejects, and what has had all its effect by now.
+            // Rejects, and records whose whole effect is on the checkpoint metadata.
             Admitted::Apply(_)
             | Admitted::SetClock { .. }
             | Admitted::Skipped { .. }
@@ -76,7 +76,7 @@ impl<M: Machine> Replayer<M> {
         &mut self.machine
     }
 
-    /// What the machine would make of a record that came now, or at `now`.
+    /// The effects of a record that would come now, at `now`.
     ///
     /// # Errors
     /// When the machine's state cannot be read.
@@ -84,8 +84,7 @@ impl<M: Machine> Replayer<M> {
         self.apply_synthetic(now, self.meta.next, decoded)
     }
 
-    /// Lets a record take effect that the journal does not hold, as if it stood
-    /// at an offset.
+    /// Applies a record that is not in the journal, as if it were at an offset.
     ///
     /// # Errors
     /// When the machine's state cannot be read.
@@ -110,16 +109,15 @@ impl<M: Machine> Replayer<M> {
         }
     }
 
-    /// About how many bytes have changed since the last checkpoint.
+    /// About how many bytes of state have changed since the last checkpoint.
     pub fn dirty_bytes(&self) -> usize {
         self.machine.dirty_bytes()
     }
 
-    /// Brings what has changed to the machine's store, with where it is and what
-    /// else is to be written with it.
+    /// Writes the changes to the machine's store, together with the position and `more`.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// When the store cannot be written.
     pub fn checkpoint(&mut self, store: &Store, more: Batch) -> Result<(), askwhen_store::Error> {
         let mut batch = self.machine.freeze(self.meta.now)();
         batch.changes.extend(more.changes);

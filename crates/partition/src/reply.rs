@@ -1,6 +1,5 @@
-//! Answers to requests that wait. Within a process they pass through a
-//! registry; between processes through topic `replies`, of which every process
-//! that waits reads one partition.
+//! Answers to waiting requests. Within a process they go through a registry; between
+//! processes through topic `replies`, of which every process reads one partition.
 
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -13,11 +12,11 @@ use askwhen_log::{Fetch as _, Log, NewRecord, TopicPartition};
 use askwhen_process::thread::{LogThrottle, Notify, Service};
 use askwhen_wire::topic::Topic;
 
-/// What a partition tells whoever waits for a record.
+/// The answer of a partition to a request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EngineReply {
-    /// A body as a server key gets it, and as a client key does.
+    /// A body for server keys, and one for client keys.
     Body {
         server: Json,
         client: Json,
@@ -31,14 +30,14 @@ pub enum EngineReply {
         pointer: Option<String>,
         detail: String,
     },
-    /// How an attempt went that an operator asked for.
+    /// The result of an attempt that an operator asked for.
     Attempted {
         delivery_id: String,
         http_status: Option<u16>,
         outcome: String,
         error: Option<String>,
     },
-    /// A partition has taken a definition; `of` partitions will say so.
+    /// A partition has installed a definition; `of` partitions will answer so.
     Defined {
         partition: u32,
         of: u32,
@@ -51,11 +50,12 @@ pub enum EngineReply {
 
 type Waiting = Arc<Mutex<HashMap<u128, mpsc::UnboundedSender<EngineReply>>>>;
 
-/// Requests that wait for answers, by a correlation that they made up.
+/// The waiting requests, by correlation id.
 #[derive(Debug, Clone, Default)]
 pub struct Replies {
     waiting: Waiting,
-    /// How answers come here from other processes; `None` where there are none.
+    /// Appends answers for other processes to topic `replies`; `None` on a log of one
+    /// process.
     post: Option<ReplyProducer>,
 }
 
@@ -66,7 +66,7 @@ struct ReplyProducer {
     own: u32,
 }
 
-/// One waiting request; dropping it ends the wait.
+/// A waiting request; dropping it ends the wait.
 #[derive(Debug)]
 pub struct Waiter {
     correlation: u128,
@@ -75,16 +75,15 @@ pub struct Waiter {
 }
 
 impl Replies {
-    /// For several processes on one log. Processes that happen to share a
-    /// partition do not take each other's answers: correlations are random.
+    /// For several processes on one log. Two processes that read the same partition of
+    /// `replies` do not confuse their answers, because correlation ids are random.
     pub fn by_post(log: &Log) -> Replies {
         let own = (uuid::Uuid::new_v4().as_u128() % u128::from(Topic::Replies.partitions(log.partitions()))) as u32;
         Replies { waiting: Waiting::default(), post: Some(ReplyProducer { log: log.clone(), own }) }
     }
 
-    /// Begins to take answers from other processes, from the end of the topic
-    /// as it is now, until what it gives is dropped. `None` where there are no
-    /// other processes.
+    /// Receives answers from other processes, from the current end of the topic on, until
+    /// the result is dropped. `None` on a log of one process.
     ///
     /// # Errors
     /// When the topic cannot be read.
@@ -94,7 +93,7 @@ impl Replies {
         let mut next = log.bounds(at)?.end;
         let notify = Arc::new(Notify::default());
         let mut reader = log.reader("replies", notify.clone());
-        // From here on nothing is missed.
+        // Fixes the position before the first request waits.
         reader.read(at, next, 1)?;
         let (waiting, log) = (self.waiting.clone(), log.clone());
         let reply_consumer = Service::spawn("replies", notify, move |turns| {
@@ -113,7 +112,7 @@ impl Replies {
                             tracing::warn!(%error, "answers of other processes are out of reach");
                         }
                         turns.wait(Duration::from_millis(500));
-                        // Trimmed, or the topic was made anew: answers are of the moment.
+                        // The topic was trimmed or made anew; old answers are of no use.
                         if error.class() != askwhen_log::Class::Retry
                             && let Ok(bounds) = log.bounds(at)
                         {
@@ -126,8 +125,8 @@ impl Replies {
         reply_consumer.map(Some).map_err(|e| askwhen_log::Error::io("a thread for replies", e))
     }
 
-    /// Begins to wait under a fresh correlation. At most as many answers come
-    /// as there are partitions, so the queue needs no bound of its own.
+    /// Begins to wait under a new random correlation id. There are at most as many answers
+    /// as partitions, so the queue needs no bound.
     pub fn wait(&self) -> Waiter {
         let correlation = uuid::Uuid::new_v4().as_u128();
         #[expect(clippy::disallowed_methods, reason = "bounded by the number of partitions")]
@@ -136,11 +135,11 @@ impl Replies {
         Waiter { correlation, replies: self.clone(), answers }
     }
 
-    /// Hands an answer to whoever waits for it, if anyone still does.
+    /// Hands an answer to the request that waits for it, if it still does.
     pub fn answer(&self, reply_to: &[u8], answer: EngineReply) {
         let Some((partition, correlation)) = parse(reply_to) else { return };
         if let Some(sender) = self.waiting.lock().expect("no panic holds this lock").get(&correlation) {
-            // The waiter may be leaving at this very moment.
+            // The request may have stopped waiting just now.
             drop(sender.send(answer));
             return;
         }
@@ -167,7 +166,7 @@ impl ReplyProducer {
     }
 }
 
-/// `partition/correlation`, or the correlation alone.
+/// Parses `partition/correlation`, or the correlation id alone.
 fn parse(reply_to: &[u8]) -> Option<(Option<u32>, u128)> {
     let text = std::str::from_utf8(reply_to).ok()?;
     let (partition, correlation) = match text.split_once('/') {
@@ -183,14 +182,14 @@ fn deliver(waiting: &Waiting, record: &askwhen_log::Record) {
     let waiting = waiting.lock().expect("no panic holds this lock");
     let Some(sender) = waiting.get(&correlation) else { return };
     match serde_json::from_slice(record.value.as_deref().unwrap_or_default()) {
-        // The waiter may be leaving at this very moment.
+        // The request may have stopped waiting just now.
         Ok(answer) => drop(sender.send(answer)),
         Err(error) => tracing::warn!(%error, offset = record.offset, "an answer is unreadable"),
     }
 }
 
 impl Waiter {
-    /// The value of the record's `reply-to` header.
+    /// The value for the header `reply-to` of the request's record.
     pub fn header(&self) -> String {
         match &self.replies.post {
             Some(post) => format!("{}/{:032x}", post.own, self.correlation),

@@ -1,5 +1,5 @@
-//! Whether a store and the log belong together, and what the log already has
-//! of the records that are done again.
+//! Checks at the start that a store and the log belong together, and finds outputs that the
+//! log already has of records that are reprocessed.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -55,11 +55,11 @@ pub fn check_meta(
     Ok(())
 }
 
-/// How long before the journal's end requests may still wait for an answer,
-/// when a partition is taken up.
+/// How long before the journal's end requests may still wait for an answer when a partition
+/// is opened, in milliseconds.
 const ANSWERS_KEPT: Millis = 30 * SECOND;
 
-/// The reason to wait when it is, with what an operator can do.
+/// The reason to wait for the clock, with what an operator can do.
 pub fn behind(time: Millis) -> StopReason {
     let why = format!(
         "this machine's clock is more than {} s behind the journal's time, {}: nothing is decided until the clock is \
@@ -71,7 +71,7 @@ pub fn behind(time: Millis) -> StopReason {
     StopReason::Waits { on: WaitReason::Clock, why }
 }
 
-/// The reason to wait at a record that ends the process, with what an operator can do.
+/// The reason to wait at a record that kills the process, with what an operator can do.
 pub fn poisoned(journal: TopicPartition, offset: u64) -> StopReason {
     let why = format!(
         "the process has died {MAX_DEATHS} times while it applied the record {journal}@{offset}: nothing behind it is \
@@ -81,8 +81,8 @@ pub fn poisoned(journal: TopicPartition, offset: u64) -> StopReason {
     StopReason::Waits { on: WaitReason::Skip { offset }, why }
 }
 
-/// Looks through what is not applied yet: for records that an operator skips, and
-/// for the time that the journal will have come to.
+/// Reads ahead through the records that are not applied yet, for skips by an operator;
+/// returns the time that the journal will have reached.
 pub fn look_ahead(
     log: &Log,
     journal: TopicPartition,
@@ -100,7 +100,7 @@ pub fn look_ahead(
     if !is_behind(clock, newest) {
         return Ok(newest);
     }
-    // An operator may have accepted another time since.
+    // An operator may have accepted another time meanwhile.
     let mut metas = meta.clone();
     log.scan::<StopReason>(journal, meta.next, end, |record| {
         admission.admit(&mut metas, &record);
@@ -109,8 +109,8 @@ pub fn look_ahead(
     Ok(metas.time())
 }
 
-/// Whether these rules can go on from a state. A later version's is refused
-/// where it is loaded.
+/// Whether these rules can continue from a state. A later version's state is refused where
+/// it is loaded.
 fn check_rules(logic_version: u32) -> Result<(), StopReason> {
     match succession(logic_version) {
         Some(StateCompatibility::GoesOn) => Ok(()),
@@ -125,7 +125,7 @@ fn check_rules(logic_version: u32) -> Result<(), StopReason> {
     }
 }
 
-/// Whether the topics hold all that a checkpoint names of them.
+/// Checks that the topics contain everything that a checkpoint names.
 pub fn check_outputs(
     meta: &CheckpointMeta,
     partition: u32,
@@ -133,7 +133,7 @@ pub fn check_outputs(
 ) -> Result<(), StopReason> {
     for (at, bounds) in topics {
         let Some(named) = meta.out_start.get(at.topic.name()).filter(|named| bounds.end < **named) else { continue };
-        // What the state knows of definitions is written again.
+        // Definitions are written again from the state.
         if at.topic == Topic::Definitions {
             continue;
         }
@@ -149,18 +149,18 @@ pub fn check_outputs(
     Ok(())
 }
 
-/// What the log has of the outputs of records that are done again.
+/// The outputs in the log of records that are reprocessed.
 pub struct Scanned {
     pub ids: HashSet<String>,
     pub redo_until: u64,
     pub floors: BTreeMap<Topic, u64>,
-    /// Where the journal ended.
+    /// The journal's end.
     pub journal_end: u64,
 }
 
-/// The ids that redoing from the checkpoint will make again and the log has.
-/// The ends of the outputs are taken first, then the journal's: whatever an
-/// output speaks of is in the journal by then.
+/// Finds the ids of outputs in the log that reprocessing from the checkpoint will produce
+/// again. The ends of the output topics are read before the journal's, so that the journal
+/// contains the cause of every output that is found.
 pub fn scan_outputs(
     log: &Log,
     partition: u32,
@@ -177,9 +177,8 @@ pub fn scan_outputs(
     let mut scanned = Scanned { ids: HashSet::new(), redo_until: meta.next, floors: BTreeMap::new(), journal_end };
     for (at, bounds) in outputs.into_iter().zip(all_bounds) {
         let from = meta.out_start.get(at.topic.name()).copied().unwrap_or(0);
-        // Some of what the scan looks for has been trimmed away: what stands
-        // before the first that is left was written. Where nothing is left, or
-        // nothing says so, it is written again, under the id that it had.
+        // Some of these outputs were trimmed away. Those before the first that is left must
+        // have been written. When none is left, they are written again under the same ids.
         let trimmed = from < bounds.start;
         // Definitions that the topic has lost are written again later.
         let from = from.max(bounds.start).min(bounds.end);
@@ -213,7 +212,7 @@ pub fn scan_outputs(
     Ok(scanned)
 }
 
-/// The notes of what was applied when a process died.
+/// Opens the notes of what was being applied when a process died.
 pub fn open_attempts(setup: &Setup, partition: u32) -> Result<Attempts, StopReason> {
     let Some(folder) = &setup.attempts else { return Ok(Attempts::default()) };
     let path = folder.join(format!("{partition}.attempt"));
@@ -221,8 +220,8 @@ pub fn open_attempts(setup: &Setup, partition: u32) -> Result<Attempts, StopReas
     opened.map_err(|error| StopReason::restart(format!("{}: {error}", path.display())))
 }
 
-/// From when on requests may still be waiting, by the log's own times; `next` is
-/// applied next, and the journal goes on to `end`.
+/// The append time from which on requests may still be waiting. `next` is the first record
+/// to be applied, `end` the journal's end.
 pub fn answer_from(log: &Log, journal: TopicPartition, next: u64, end: u64) -> Result<Millis, StopReason> {
     if next >= end {
         return Ok(0);

@@ -1,4 +1,4 @@
-//! What a partition is given by its process.
+//! What a process provides to its partitions.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,12 +11,12 @@ use askwhen_log::{GroupFence, Log};
 use askwhen_process::clock::Clock;
 use askwhen_wire::seal::ClusterKey;
 
-/// Journal bytes taken in one step.
+/// Bytes of the journal read in one step.
 const STEP_BYTES: usize = 256 << 10;
-/// Dirty state that brings the next checkpoint forward.
+/// Bytes of changed state that bring the next checkpoint forward.
 const CHECKPOINT_BYTES: usize = 32 << 20;
 
-/// What a partition needs from its process.
+/// What a process provides to a partition.
 #[derive(Clone)]
 pub struct Setup {
     pub log: Log,
@@ -24,19 +24,19 @@ pub struct Setup {
     pub key: ClusterKey,
     pub replies: Replies,
     pub checkpointer: Checkpointer,
-    /// The group's, told how far a partition is.
+    /// Commits positions to the consumer group.
     pub standing: GroupFence,
     /// Whether records of a test clock may move time.
     pub test_clock: bool,
     pub checkpoint_every: Duration,
-    /// At most so many journal bytes a step; tests vary it.
+    /// Bytes of the journal read in one step; tests vary it.
     pub step_bytes: usize,
-    /// Dirty state that brings the next checkpoint forward.
+    /// Bytes of changed state that bring the next checkpoint forward.
     pub checkpoint_bytes: usize,
-    /// Where notes are kept of what is being applied, so that a record that ends
-    /// the process is found; absent where state is in memory.
+    /// Folder for the notes of which records are being applied; `None` when state is in
+    /// memory only.
     pub attempts: Option<PathBuf>,
-    /// Of the process's start; absent where partitions come and go.
+    /// The barrier of the process's start; `None` where partitions come and go.
     pub barrier: Option<Arc<StartBarrier>>,
 }
 

@@ -1,4 +1,4 @@
-//! What a partition lets others see of it.
+//! The status of a partition, for other parts of the process.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use askwhen_domain::time::{Millis, SECOND};
 use askwhen_process::clock::Clock;
 
-/// An owner whose clock is further behind the log decides nothing.
+/// How far a machine's clock may be behind the journal's time, in milliseconds; beyond that
+/// its partitions decide nothing.
 pub const MAX_CLOCK_LAG: Millis = 300 * SECOND;
 
 /// Whether a machine's clock is too far behind a journal's time.
@@ -14,45 +15,47 @@ pub fn is_behind(clock: &Clock, time: Millis) -> bool {
     clock.wall().saturating_add(MAX_CLOCK_LAG) < time
 }
 
-/// Where a partition stands in this process.
+/// The phase of a partition in this process.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Phase {
     /// Another process owns it, or none.
     #[default]
     NotOwned,
-    /// Its state is being brought here: what is being done, and how far it is.
+    /// Its state is being restored; the text says what is being done.
     Opening(String),
     Running,
     Stopped {
         why: String,
-        /// A person has to look.
+        /// Whether an operator has to look.
         refused: bool,
     },
 }
 
-/// What others may see of a partition.
+/// The status of a partition.
 #[derive(Debug, Default)]
 pub struct Status {
     /// The next journal offset to apply.
     pub next: AtomicU64,
-    /// Where the journal ended when the partition was taken up: below it, the
-    /// partition is catching up.
+    /// The end of the journal when the partition was opened; below it the partition is
+    /// catching up.
     pub goal: AtomicU64,
-    /// All that was put out or forwarded is durable.
+    /// Whether all outputs and forwards are durable.
     pub settled: AtomicBool,
-    /// Its store is to be set aside before it is opened again.
+    /// Whether its store is to be set aside before it is opened again.
     pub damaged: AtomicBool,
-    /// The journal's time as far as it is applied, without what a test clock adds.
+    /// The journal's time as far as it is applied, in milliseconds since the epoch, without
+    /// the offset of a test clock.
     pub time: AtomicI64,
-    /// This machine's clock is behind the journal's time: nothing is decided.
+    /// Whether nothing is decided because this machine's clock is behind the journal's
+    /// time.
     pub clock_behind: AtomicBool,
-    /// The offset of a record that it waits for an operator's word on, plus one;
-    /// 0 when there is none.
+    /// One more than the offset of the record for which it waits for an operator; 0 when it
+    /// does not.
     poisoned_at: AtomicU64,
-    /// Given up while it is still being opened.
+    /// Whether it was given up while it is being opened.
     pub unwanted: AtomicBool,
     phase: Mutex<Phase>,
-    /// Sources of state that were not sound when it was last taken up, and why.
+    /// Sources of state that were found damaged when it was last opened, and why.
     passed_over: Mutex<Vec<String>>,
 }
 
@@ -61,19 +64,18 @@ impl Status {
         self.phase.lock().expect("no panic holds this lock").clone()
     }
 
-    /// Whether what it is given now would only be kept, because this machine's
-    /// clock is behind. Asked again here: the partition itself finds out at its
-    /// next turn.
+    /// Whether new records would only be kept, because this machine's clock is behind. It
+    /// is checked here because the partition itself notices at its next step.
     pub fn is_behind(&self, clock: &Clock) -> bool {
         self.clock_behind.load(Ordering::Acquire) || is_behind(clock, self.time.load(Ordering::Acquire))
     }
 
-    /// Whether it stands still until its clock is right or an operator has spoken.
+    /// Whether it waits for its clock or for an operator.
     pub fn waits(&self) -> bool {
         self.clock_behind.load(Ordering::Acquire) || self.poisoned_at().is_some()
     }
 
-    /// The record that an operator has to say a word on.
+    /// The offset of the record for which it waits for an operator.
     pub fn poisoned_at(&self) -> Option<u64> {
         self.poisoned_at.load(Ordering::Acquire).checked_sub(1)
     }
@@ -82,7 +84,7 @@ impl Status {
         self.poisoned_at.store(offset.map_or(0, |offset| offset + 1), Ordering::Release);
     }
 
-    /// Asked by whoever is opening the partition, which may take long.
+    /// Whether opening should go on; checked now and then, because it may take long.
     pub fn is_wanted(&self) -> bool {
         !self.unwanted.load(Ordering::Acquire)
     }

@@ -1,41 +1,41 @@
-//! Why a partition does not go on.
+//! Why a partition stops.
 
 use askwhen_store::Cause;
 use askwhen_wire::error::Class;
 
-/// What a partition can wait for.
+/// What a partition may wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WaitReason {
     /// This machine's clock is behind the journal's time.
     Clock,
-    /// An operator has to say what becomes of a record.
+    /// An operator has to say what happens with a record.
     Skip { offset: u64 },
 }
 
-/// Why a partition could not be opened, or does not go on.
+/// The errors of a role's partitions.
 pub trait PartitionError: std::error::Error + Send + 'static {
     fn class(&self) -> Class;
 
-    /// What it waits for, if it goes on by itself once that has come.
+    /// What the partition waits for, if it goes on by itself after that.
     fn waits_on(&self) -> Option<WaitReason>;
 
-    /// The system gave no thread to open it in.
+    /// No thread could be started to open the partition.
     fn no_thread(error: std::io::Error) -> Self;
 }
 
-/// Why a partition does not go on.
+/// Why a partition stops.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StopReason {
-    /// Going on could lose or forge data; a person has to look.
+    /// Going on could lose or forge data; an operator has to look.
     #[error("{0}")]
     Refused(#[source] Cause),
-    /// Everything since the checkpoint is dropped and done again.
+    /// Everything since the checkpoint is dropped and reprocessed.
     #[error("{0}")]
     Restart(#[source] Cause),
-    /// The store fails its checksums: it is set aside and made again.
+    /// The store fails its checksums; it is set aside and rebuilt.
     #[error("{0}")]
     Damaged(#[source] Cause),
-    /// It goes on by itself once what it waits for has come.
+    /// It goes on by itself when what it waits for has happened.
     #[error("{why}")]
     Waits { on: WaitReason, why: String },
 }
@@ -101,7 +101,7 @@ impl From<askwhen_log::Error> for StopReason {
     fn from(error: askwhen_log::Error) -> StopReason {
         match error {
             askwhen_log::Error::Damaged { .. } | askwhen_log::Error::Lost(_) => StopReason::refused(error),
-            // A newer snapshot stands behind what was trimmed.
+            // A newer snapshot may be behind what was trimmed.
             _ => StopReason::restart(error),
         }
     }

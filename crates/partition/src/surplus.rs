@@ -1,8 +1,7 @@
-//! Partitions of the journal beyond those that the log was made with: an administrator has
-//! added them to the topic, and producers write there. No user belongs there and they have
-//! no state, so their records are appended once more where their users are, and taken away
-//! here. A process that dies between the two leaves a record to be moved twice; its event id
-//! makes that one effect.
+//! Empties partitions that were added to the journal's topic after the log was made. No
+//! user belongs there and they have no state, but producers write to them. Their records
+//! are appended again to the partition of their user, and then trimmed. A process that dies
+//! between the two moves a record twice; its event id makes that one effect.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,10 +16,11 @@ use askwhen_wire::topic::Topic;
 const TURN: Duration = Duration::from_secs(1);
 const READ_BYTES: usize = 256 << 10;
 
-/// Empties such partitions.
+/// Moves the records of such partitions.
 pub struct SurplusMover {
     log: Log,
-    /// What has been moved, should the brokers not have taken it away.
+    /// By partition, the offset up to which records were moved, in case the brokers have
+    /// not trimmed them.
     next: BTreeMap<u32, u64>,
 }
 
@@ -29,10 +29,10 @@ impl SurplusMover {
         SurplusMover { log, next: BTreeMap::new() }
     }
 
-    /// Moves what comes until the returned service is dropped.
+    /// Moves records as they come, until the returned service is dropped.
     ///
     /// # Errors
-    /// When there is no thread for it.
+    /// When the thread cannot be started.
     pub fn start(mut self) -> std::io::Result<Service> {
         Service::spawn("surplus", Default::default(), move |turns| {
             let mut throttle = LogThrottle::default();
@@ -52,10 +52,10 @@ impl SurplusMover {
         })
     }
 
-    /// Moves some of a partition's records; gives how many.
+    /// Moves some records of a partition; returns how many.
     ///
     /// # Errors
-    /// When they cannot be read, appended or taken away.
+    /// When they cannot be read, appended or trimmed.
     pub fn turn(&mut self, partition: u32) -> Result<u64, Error> {
         let at = TopicPartition { topic: Topic::Events, partition };
         let bounds = self.log.bounds(at)?;
@@ -85,8 +85,8 @@ impl SurplusMover {
     }
 }
 
-/// A record for the partition of its user, with the time when the brokers first took it.
-/// What cannot be read becomes a reject there.
+/// The record for the partition of its user, with the append time at which it was first
+/// stored. A record that cannot be read becomes a reject there.
 fn moved(record: &Record, partition: u32, partitions: u32) -> (u32, NewRecord) {
     let headers = record.headers.iter().filter(|(name, _)| name != REPLY_HEADER.as_bytes());
     let new = NewRecord { key: record.key.clone(), headers: headers.cloned().collect(), value: record.value.clone() };

@@ -1,7 +1,7 @@
-//! A name becomes an alias of a user. The request goes to the user, who may be known as
-//! another one by now; from there to the alias, which gives its state away and passes on what
-//! comes under it from then on; and with that state to the user again, who answers. Each
-//! of these is a record of the journal of the name that it is for.
+//! Makes a name an alias of a user. The request goes to the user, who may be an alias
+//! itself by now; from there to the alias, which gives its state away and forwards its
+//! records from then on; and with that state back to the user, who answers. Each step is a
+//! record in the journal of the name that it concerns.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -19,7 +19,8 @@ use askwhen_partition::{Effects, EngineReply, Failure, RecordContext};
 use askwhen_wire::record::{AliasAction, AliasRequest, AliasStep, DecodeError, Internal, MergedState};
 use askwhen_wire::state;
 
-/// Takes a request, once: a copy of an old record must not link whoever has come since.
+/// Handles a request, once: a copy of an old record must not link a name that has been used
+/// anew since.
 ///
 /// # Errors
 /// When the request is old, or the store cannot be read.
@@ -35,7 +36,7 @@ pub fn apply(engine: &mut Engine, at: RecordContext<'_>, command: AliasRequest) 
     step(engine, at, AliasStep { project, at: user_id, alias, action: AliasAction::Find {} })
 }
 
-/// Does what is to be done at a name.
+/// Handles one step.
 ///
 /// # Errors
 /// When the record must become a reject, or the store cannot be read.
@@ -48,7 +49,7 @@ pub fn step(engine: &mut Engine, at: RecordContext<'_>, step: AliasStep) -> Resu
         about_name(at, name, &Internal::AliasStep(AliasStep { project, at: name.to_owned(), alias, action }))
     };
     Ok(match (action, found.alias_of()) {
-        // The user is an alias of this one, or has it already: they are one.
+        // The user is an alias of this name, or has this alias already: they are the same.
         (AliasAction::Find {}, _) if name == alias || found.is_known_as(&alias) => accepted(true),
         (AliasAction::Find {}, Some(owner)) => go_on(owner, AliasAction::Find {}),
         (AliasAction::Find {}, None) => go_on(&alias, AliasAction::Link { user_id: name, aliases: known.len() }),
@@ -66,7 +67,7 @@ pub fn step(engine: &mut Engine, at: RecordContext<'_>, step: AliasStep) -> Resu
         (AliasAction::Confirm { user_id }, Some(owner)) => go_on(owner, AliasAction::Confirm { user_id }),
         (AliasAction::Confirm { user_id }, None) if user_id == name => accepted(true),
         (AliasAction::Confirm { .. }, None) => taken(),
-        // Its user has become an alias of it at the same moment: then neither is.
+        // The user has become an alias of this name at the same time; then neither is one.
         (AliasAction::Merge(merged), Some(_)) if name == alias => {
             let mut bare = User::default();
             bare.overflowed = true;
@@ -113,7 +114,7 @@ fn depart(engine: &mut Engine, at: RecordContext<'_>, name: UserRef<'_>, owner: 
     Ok(MergedState { state: STANDARD.encode(state::encode(&state)), from: at.origin.partition, epochs })
 }
 
-/// Lets a user take over what an alias has given away.
+/// Merges the state of an alias into its user.
 fn absorb(
     engine: &mut Engine,
     at: RecordContext<'_>,
@@ -126,7 +127,7 @@ fn absorb(
     let theirs = decode(state)?;
     let key = |survey_id: &str| SurveyKey::new(user.project, survey_id);
     let allocator = &engine.quotas.allocator;
-    // A grant of another epoch is not the one that the coordinator counts here.
+    // A grant of another epoch is not among those that the coordinator counts.
     let granted = epochs.iter().filter(|(survey_id, epoch)| allocator.epoch(&key(survey_id)) == **epoch);
     let granted: BTreeSet<String> = granted.map(|(survey_id, _)| survey_id.clone()).collect();
     let project = engine.table.definitions.project(user.project).unwrap_or(&engine.empty).clone();
@@ -138,7 +139,7 @@ fn absorb(
     }
     applied.out.spilled.iter().for_each(|(hash, seen_at)| engine.remembered.keep(*hash, *seen_at));
     let mut merged = applied.user;
-    // Of an erased user the ids are in the table alone.
+    // The event ids of an erased user are only in the table.
     let was_erased = before.is_erased() && engine.remembered.erased_at(user.project, user.user_id, at.now)?.is_some();
     merged.overflowed |= was_erased;
     engine.users.put(user.project, user.user_id, merged);
@@ -149,7 +150,7 @@ fn decode(text: &str) -> Result<User, Failure> {
     let damaged = |detail: String| Failure::Reject(DecodeError { reason: "invalid", detail });
     let bytes = STANDARD.decode(text).map_err(|error| damaged(error.to_string()))?;
     state::decode(&bytes).map_err(|error| match error {
-        // No damage: another version of this program can read it.
+        // Not damage: a later version of the program can read it.
         state::Error::UnknownVersion(_) => Failure::Refused(Arc::new(error)),
         error => damaged(error.to_string()),
     })

@@ -1,10 +1,10 @@
-//! Something that the counter of a cap, or a partition that asks it, has to say.
+//! A message between the counter of a cap and a partition.
 
 use crate::engine::state::Engine;
 use askwhen_domain::quota::cap::CapMessage;
 use askwhen_partition::{Effects, Failure, RecordContext};
 
-/// Takes it, and serves those who have waited for it.
+/// Applies it, and resumes requests that waited for it.
 ///
 /// # Errors
 /// When the store cannot be read.

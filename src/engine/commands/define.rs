@@ -1,4 +1,4 @@
-//! To the registrar: please make this the definition.
+//! A request to the registrar (partition 0) to create, change or remove a definition.
 
 use crate::engine::commands::defined;
 use crate::engine::endpoint_secrets::with_secret;
@@ -10,11 +10,11 @@ use askwhen_partition::{Effects, EngineReply, Failure, RecordContext};
 use askwhen_wire::definition::Kind;
 use askwhen_wire::record::{Define, Defined};
 
-/// Surveys, endpoints, … of one project.
+/// The most definitions of one kind in one project.
 const MAX_DEFINITIONS: usize = 10_000;
 
-/// Decides on a request; the client gets a refusal, or the version that every
-/// partition is to take.
+/// Decides on the request: it is refused, or gets the version that every partition is to
+/// install.
 ///
 /// # Errors
 /// When the store cannot be read.

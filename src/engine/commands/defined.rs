@@ -1,4 +1,4 @@
-//! From the registrar to every partition: this is the definition now.
+//! A definition with its version, from the registrar to every partition.
 
 use crate::engine::changes::post;
 use crate::engine::state::Engine;
@@ -9,6 +9,8 @@ use askwhen_wire::definition::Kind;
 use askwhen_wire::record::Defined;
 use askwhen_wire::topic::Topic;
 
+/// Installs the definition in this partition.
+///
 /// # Errors
 /// When the store cannot be read, or the definition is of a later version.
 pub fn apply(engine: &mut Engine, at: RecordContext<'_>, command: &Defined) -> Result<Effects, Failure> {
@@ -17,7 +19,7 @@ pub fn apply(engine: &mut Engine, at: RecordContext<'_>, command: &Defined) -> R
     Ok(effects)
 }
 
-/// Takes a version that the registrar gave, and answers the request behind it.
+/// Installs a version of a definition, and answers the request behind it.
 ///
 /// # Errors
 /// When the store cannot be read, or the definition is of a later version.

@@ -1,4 +1,4 @@
-//! To the registrar: do this with an endpoint.
+//! A request to the registrar to change the state or the secret of an endpoint.
 
 use crate::engine::commands::defined;
 use crate::engine::endpoint_secrets::EndpointSecrets;
@@ -10,11 +10,11 @@ use askwhen_partition::{Effects, EngineReply, Failure, RecordContext};
 use askwhen_wire::definition::Kind;
 use askwhen_wire::record::{Defined, EndpointAction, EndpointCommand};
 
-/// Secrets of before that sign on.
+/// The most earlier secrets that still sign.
 const MAX_PREVIOUS: usize = 5;
 
-/// Judges a request, as [`define`](super::define) does: the endpoint's definition
-/// has another version then.
+/// Decides on the request, as [`define`](super::define) does: the result is another version
+/// of the endpoint's definition.
 ///
 /// # Errors
 /// When the store cannot be read.
@@ -58,7 +58,7 @@ fn operated(table: &Table, at: RecordContext<'_>, operate: &EndpointCommand) -> 
                         kept.previous.insert(0, PreviousSecret { secret: before, until_ms });
                         kept.previous.truncate(MAX_PREVIOUS);
                     }
-                    // Whatever was known of them, nothing of before signs any more.
+                    // Without an overlap no earlier secret signs any more.
                     _ => kept.previous.clear(),
                 }
             }

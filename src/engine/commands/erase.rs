@@ -1,4 +1,4 @@
-//! The user is to be forgotten.
+//! Erases a user.
 
 use super::user_record;
 use crate::engine::changes::about_name;
@@ -9,8 +9,8 @@ use askwhen_domain::refs::UserRef;
 use askwhen_partition::{Effects, EngineReply, Failure, RecordContext};
 use askwhen_wire::record::{AliasAction, AliasStep, DecodeError, Erase, Internal};
 
-/// Erases a user, once for each request: a copy of an old record must not erase
-/// whoever has come since.
+/// Handles a request, once: a copy of an old record must not erase a user who has come
+/// since.
 ///
 /// # Errors
 /// When the request is a copy, or the store cannot be read.
@@ -28,8 +28,8 @@ pub fn apply(engine: &mut Engine, at: RecordContext<'_>, command: Erase) -> Resu
     erase_names(engine, at, command)
 }
 
-/// Erases a user's aliases, one after the other, and then the user: what an alias has passed
-/// on before has arrived by then. An erasure of an alias is one of its user.
+/// Erases a user's aliases one after the other, then the user, so that records forwarded by
+/// an alias before have arrived by then. Erasing an alias erases its user.
 ///
 /// # Errors
 /// When the store cannot be read.
@@ -51,7 +51,7 @@ pub fn erase_names(engine: &mut Engine, at: RecordContext<'_>, command: Erase) -
     erase_name(engine, at, UserRef::new(&command.project, &command.user_id))
 }
 
-/// Erases what is kept under one name.
+/// Erases the state under one name.
 ///
 /// # Errors
 /// When the store cannot be read.

@@ -1,5 +1,5 @@
-//! How an endpoint fares: from a delivery to the registrar, and with a number from
-//! there to every partition.
+//! The health of an endpoint: reported by a delivery to the registrar, and by the registrar
+//! with a number to every partition.
 
 use crate::engine::outputs;
 use crate::engine::registrar::{REQUEST_LIFE, health_output, notify_partitions};
@@ -13,6 +13,8 @@ use askwhen_wire::definition::Kind;
 use askwhen_wire::record::{EndpointHealthReport, Internal};
 use askwhen_wire::topics::DefinitionRecord;
 
+/// Applies a report, or in the registrar numbers it and passes it on.
+///
 /// # Errors
 /// When the store cannot be read.
 pub fn apply(engine: &mut Engine, at: RecordContext<'_>, command: EndpointHealthReport) -> Result<Effects, Failure> {
@@ -26,8 +28,8 @@ pub fn apply(engine: &mut Engine, at: RecordContext<'_>, command: EndpointHealth
     Ok(effects)
 }
 
-/// Whether a process reports this of an endpoint for the first time: a copy of
-/// its record must not bring back what was.
+/// Whether a process makes this report for the first time: a copy of an old record must not
+/// restore an old health.
 fn is_first(
     engine: &mut Engine,
     at: RecordContext<'_>,
@@ -37,8 +39,8 @@ fn is_first(
     engine.remembered.is_new(&report.project, &report.endpoint_id, &request, at.now)
 }
 
-/// The health of an endpoint, as every partition is to take it; `None` when there is
-/// no such endpoint, or the report is of long ago.
+/// The health of an endpoint, numbered for every partition; `None` when there is no such
+/// endpoint, or the report is old.
 fn registered(
     table: &Table,
     at: RecordContext<'_>,

@@ -1,5 +1,5 @@
-//! To the registrar: when keys were used last. It goes to topic `definitions` for the
-//! eye, and decides nothing.
+//! A report to the registrar of when keys were last used. It is written to topic
+//! `definitions` for operators and takes part in no decision.
 
 use crate::engine::registrar::REQUEST_LIFE;
 use askwhen_domain::id::Kind as IdKind;
@@ -14,7 +14,7 @@ use serde_json::json;
 
 pub fn apply(at: RecordContext<'_>, uses: &[KeyUse]) -> Effects {
     let mut effects = Effects::default();
-    // A copy of an old record must not bring back what was.
+    // A copy of an old record must not restore an old time.
     let is_recent = |used: &&KeyUse| (at.now - used.last_used_at).abs() <= REQUEST_LIFE;
     for KeyUse { project, key_id, last_used_at } in uses.iter().filter(is_recent) {
         let record = DefinitionRecord {

@@ -1,5 +1,4 @@
-//! One file for each kind of record: from the engine's state, the place and time
-//! of the record, and what it says, to effects.
+//! One file for each kind of record: (state, context, record) → effects.
 
 mod alias;
 mod cap;
@@ -23,7 +22,7 @@ use askwhen_wire::record::{Decoded, Internal};
 use ping::Ping;
 use redeliver::Redelivery;
 
-/// Lets one record have its effect.
+/// Applies one record.
 ///
 /// # Errors
 /// When the record must become a reject, or the store cannot be read.
@@ -50,7 +49,7 @@ pub fn apply(engine: &mut Engine, at: RecordContext<'_>, record: Decoded<'_>) ->
             }
             Internal::KeysUsed(uses) => Ok(keys_used::apply(at, &uses)),
             Internal::NameSeen { project, trigger } => Ok(name_seen::apply(engine, at, &project, trigger)),
-            // The runtime's own.
+            // The runtime has handled these.
             Internal::Forward(_)
             | Internal::Clock { .. }
             | Internal::BindMacs {}

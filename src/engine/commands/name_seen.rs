@@ -1,4 +1,5 @@
-//! To the registrar: this name was met.
+//! A report to the registrar of an event or trigger name that a partition met for the first
+//! time.
 
 use crate::engine::registrar::write_out;
 use crate::engine::state::Engine;
@@ -15,7 +16,7 @@ pub fn apply(engine: &mut Engine, at: RecordContext<'_>, project: &str, trigger:
     effects
 }
 
-/// Lists a name that some partition has met, unless it is listed already.
+/// Lists a name, unless it is listed already.
 pub fn list(table: &mut Table, at: RecordContext<'_>, project: &str, trigger: Trigger, effects: &mut Effects) {
     if knows_trigger(table, project, &trigger) || table.count(project, Kind::Trigger) >= MAX_NAMES {
         return;

@@ -1,4 +1,4 @@
-//! An endpoint is to be tried.
+//! A request for a test delivery to an endpoint.
 
 use crate::engine::outputs;
 use crate::engine::registrar::REQUEST_LIFE;
@@ -10,7 +10,7 @@ use askwhen_domain::webhook::message::{Data, Delivery, Message, TESTER};
 use askwhen_partition::{Effects, EngineReply, Failure, RecordContext};
 use askwhen_wire::definition::Kind;
 
-/// Which endpoint, and what the delivery is called that tries it.
+/// The endpoint, and the id of the delivery that tests it.
 pub struct Ping {
     pub project: String,
     pub endpoint_id: String,
@@ -18,7 +18,7 @@ pub struct Ping {
     pub asked_at: Millis,
 }
 
-/// A message about no user, to find out whether it arrives.
+/// Emits a test message, which concerns no user.
 ///
 /// # Errors
 /// When the store cannot be read.

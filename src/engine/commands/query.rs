@@ -1,4 +1,4 @@
-//! A read of one user: an offer, a link survey, or what is known of them.
+//! A read of one user: an offer, a link survey, or the whole state.
 
 use super::user_record;
 use crate::engine::parking::asked;
@@ -6,6 +6,8 @@ use crate::engine::state::Engine;
 use askwhen_partition::{Effects, Failure, RecordContext};
 use askwhen_wire::record::Query;
 
+/// Answers the read.
+///
 /// # Errors
 /// When the store cannot be read.
 pub fn apply(engine: &mut Engine, at: RecordContext<'_>, command: Query) -> Result<Effects, Failure> {

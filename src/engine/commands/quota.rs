@@ -1,11 +1,11 @@
-//! Something that the coordinator of a quota, or one of its customers, has to say.
+//! A message between the coordinator of a quota and a lease.
 
 use crate::engine::changes::post;
 use crate::engine::state::Engine;
 use askwhen_domain::quota::QuotaMessage;
 use askwhen_partition::{Effects, Failure, RecordContext};
 
-/// Takes it, and serves those who have waited for it.
+/// Applies it, and resumes requests that waited for it.
 ///
 /// # Errors
 /// When the store cannot be read.

@@ -1,5 +1,5 @@
-//! A message is to be delivered again, under its own id; its delivery is named by
-//! whoever asks.
+//! A request to send a message again, under the same message id, as a delivery whose id the
+//! request names.
 
 use serde_json::json;
 
@@ -13,16 +13,16 @@ use askwhen_domain::webhook::endpoint::EventType;
 use askwhen_domain::webhook::message::Delivery;
 use askwhen_partition::{Effects, EngineReply, Failure, RecordContext};
 
-/// What is to be delivered again.
+/// The message that is sent again.
 pub struct Redelivery {
     pub delivery: Delivery,
-    /// When its fact was told first: an erasure since then forbids it.
+    /// When the message was first emitted: an erasure since then forbids it.
     pub told_at: Millis,
     pub asked_at: Millis,
 }
 
-/// The same message under its own `webhook-id`, as a delivery of its own: whoever
-/// asks has named it, so that a copy of this record makes no other.
+/// Emits the message again as a delivery of its own. The request names the delivery's id,
+/// so that a copy of this record makes no other.
 ///
 /// # Errors
 /// When the store cannot be read.
@@ -36,7 +36,7 @@ pub fn apply(engine: &mut Engine, at: RecordContext<'_>, command: Redelivery) ->
     let erased_at = engine.remembered.erased_at(&delivery.project, &delivery.user_id, at.now)?;
     let erased = erased_at.is_some_and(|erased_at| erased_at >= told_at);
     let unknown = at.now >= told_at.saturating_add(ERASURE_KEPT);
-    // Nor does it say anything of a user that a survey is closed.
+    // Neither does the closing of a survey concern a user.
     let tells_erasure = matches!(delivery.message.kind, EventType::Erased | EventType::Closed);
     let refusal = if (at.now - asked_at).abs() > REQUEST_LIFE {
         Some(("overloaded", "the request is too old; send it anew"))

@@ -1,4 +1,5 @@
-//! What a user has done, or is asked: the record that any producer may write.
+//! A record about a user, which any producer may write: an event, a trigger, a display,
+//! answers and so on.
 
 use super::name_seen;
 use crate::engine::changes::to_partition;
@@ -9,7 +10,7 @@ use askwhen_partition::{Effects, Failure, RecordContext};
 use askwhen_wire::definition::{Trigger, TriggerKind};
 use askwhen_wire::record::Internal;
 
-/// Decides, or lets the record wait for a grant of a quota.
+/// Applies it, or lets it wait for a grant.
 ///
 /// # Errors
 /// When the store cannot be read.
@@ -19,12 +20,12 @@ pub fn apply(engine: &mut Engine, at: RecordContext<'_>, record: &Record<'_>) ->
         return apply(engine, at, &Record { event_id: None, ..record.clone() });
     }
     let mut effects = engine.judge_or_park(at, record)?;
-    // Last, so that a record that panics leaves its name to be met again.
+    // Last, so that a record that panics does not mark its name as met.
     tell_name(engine, at, record, &mut effects);
     Ok(effects)
 }
 
-/// Tells the registrar of a name met for the first time.
+/// Reports a name that is met for the first time to the registrar.
 fn tell_name(engine: &mut Engine, at: RecordContext<'_>, record: &Record<'_>, effects: &mut Effects) {
     let (name, kind) = match &record.body {
         Body::Event { name, .. } => (name, TriggerKind::Backend),

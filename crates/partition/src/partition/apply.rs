@@ -1,5 +1,5 @@
-//! Applying records: what was read is given to the machine, and what it asks for is
-//! appended. It knows nothing of checkpoints.
+//! Applies records: gives them to the machine, and appends the outputs, forwards and
+//! replies that it returns. It knows nothing of checkpoints.
 
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -20,11 +20,10 @@ use askwhen_wire::record::{self, DecodeError, Decoded, Forward, Internal, REPLY_
 use askwhen_wire::topic::Topic;
 use askwhen_wire::topics::{self, ID_HEADER, RejectRecord, SOURCE_HEADER, Source};
 
-/// Bytes put out in one step.
+/// Bytes of outputs after which a step ends.
 const STEP_OUTPUT_BYTES: usize = 256 << 10;
 
-/// What the records of a step append: outputs by topic, forwards by the partition
-/// that they are for.
+/// The appends of one step: outputs by topic, forwards by receiving partition.
 #[derive(Default)]
 struct Appends {
     outputs: BTreeMap<Topic, Vec<NewRecord>>,
@@ -33,8 +32,8 @@ struct Appends {
 }
 
 impl<M: Machine> Partition<M> {
-    /// Applies what has been read, with a note of it for the case that it ends
-    /// the process.
+    /// Applies the records that were read, and notes that, in case one of them kills the
+    /// process.
     pub(super) fn apply_batch(&mut self) -> Result<(), StopReason> {
         let (Some(first), Some(last)) = (self.unread.front(), self.unread.back()) else { return Ok(()) };
         let (from, to) = (first.offset, (last.offset + 1).min(self.attempts.limit(first.offset)));
@@ -108,8 +107,8 @@ impl<M: Machine> Partition<M> {
         Ack::Tagged { tag, queue: self.acks.0.clone(), notify: self.notify.clone() }
     }
 
-    /// Lets one record have its effect. Whatever cannot be taken becomes a
-    /// reject; nothing is skipped in silence.
+    /// Applies one record. A record that is not accepted becomes a reject; none is skipped
+    /// silently.
     fn apply_one(
         &mut self,
         context: RecordContext<'_>,
@@ -151,7 +150,7 @@ impl<M: Machine> Partition<M> {
         Ok((effects, own_reply))
     }
 
-    /// The next record of another partition.
+    /// Applies the record within a forward.
     fn apply_forward(
         &mut self,
         context: RecordContext<'_>,
@@ -168,7 +167,8 @@ impl<M: Machine> Partition<M> {
         Ok((effects, reply_to))
     }
 
-    /// Lets the machine apply a record; one that it rejects or panics at becomes a reject.
+    /// Lets the machine apply a record; when it rejects the record or panics, the record
+    /// becomes a reject.
     fn apply_or_reject(
         &mut self,
         context: RecordContext<'_>,
@@ -217,7 +217,8 @@ impl<M: Machine> Partition<M> {
         Output { topic: Topic::Rejects, key: None, id: context.origin.id(Kind::Reject, &[]), value: Some(value.into()) }
     }
 
-    /// A refusal that nobody waits for would be lost: it becomes a reject.
+    /// Turns the refusal of a record without a reply address into a reject, because nobody
+    /// would learn of it otherwise.
     fn reject_unheard(&self, context: RecordContext<'_>, record: &askwhen_log::Record, effects: &mut Effects) {
         let Some(EngineReply::Refused { code, detail, .. }) = &effects.reply else { return };
         let own = context.origin.id(Kind::Reject, &[]);
@@ -227,7 +228,7 @@ impl<M: Machine> Partition<M> {
         }
     }
 
-    /// Sends the reply, keeps outputs that the log has not, and numbers forwards.
+    /// Sends the reply, adds outputs that the log does not have yet, and numbers forwards.
     fn collect(
         &mut self,
         record: &askwhen_log::Record,
