@@ -1,6 +1,6 @@
-//! The only reader of wall time. Everything that asks for the time is handed a
-//! [`Clock`]; a test clock runs ahead of the wall by what it was told. Waiting
-//! is measured on [`Clock::monotonic`], which no step of the wall moves.
+//! The only reader of wall time. Everything that needs the time gets a [`Clock`]; a test
+//! clock is ahead of the wall clock by an offset. Waiting is measured by
+//! [`Clock::monotonic`], which steps of the wall clock do not change.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -8,27 +8,27 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use askwhen_domain::time::{DAY, MINUTE, Millis};
 
-/// A wall that is further from the time that has passed was stepped; less is how clocks
-/// are slewed.
+/// How far the wall clock may deviate from the time that has passed before that counts as a
+/// step, in milliseconds; less is how clocks are slewed.
 const STEP: Millis = MINUTE;
 
 #[derive(Debug, Clone)]
 pub struct Clock {
-    /// How far ahead of the wall, in milliseconds; zero but under `--test-clock`.
+    /// How far it is ahead of the wall clock, in milliseconds; 0 without `--test-clock`.
     ahead_ms: Arc<AtomicI64>,
     source: Source,
     steady: Arc<Mutex<SteadyWall>>,
 }
 
-/// How the wall has gone; see [`Clock::cautious`].
+/// What [`Clock::cautious`] knows of the wall clock.
 #[derive(Debug, Default)]
 struct SteadyWall {
-    /// As of `monotonic`.
+    /// The cautious time at `monotonic`.
     cautious: Millis,
-    /// What both clocks said when they were looked at last.
+    /// The readings of both clocks at the last call.
     wall: Millis,
     monotonic: Duration,
-    /// The wall has made no step since.
+    /// When the wall clock made its last step, on the monotonic clock.
     since: Duration,
 }
 
@@ -46,8 +46,8 @@ enum Source {
     Simulated(Arc<SimulatedTime>),
 }
 
-/// Two hands that tests set: the wall can step in both directions, and the time
-/// that has passed only grows.
+/// A wall clock and a monotonic clock that tests set: the former can step in both
+/// directions, the latter only grows.
 #[derive(Debug)]
 struct SimulatedTime {
     wall_ms: AtomicI64,
@@ -62,30 +62,29 @@ impl Clock {
     fn of(source: Source) -> Clock {
         let clock = Clock { ahead_ms: Arc::default(), source, steady: Arc::default() };
         let (wall, monotonic) = (clock.wall(), clock.monotonic());
-        // The wall of a process that begins is believed, unless something else is said.
+        // The wall clock is trusted when the process starts, until [`Clock::goes_on_from`]
+        // is called.
         let steady = SteadyWall { cautious: wall, wall, monotonic, since: monotonic };
         *clock.steady.lock().expect("no panic holds this lock") = steady;
         clock
     }
 
-    /// A clock for tests that stands still until it is moved. Its clones share
-    /// its hands.
+    /// A clock for tests that stands still until it is moved. Clones share it.
     pub fn simulated(start_ms: Millis) -> Clock {
         let time = SimulatedTime { wall_ms: AtomicI64::new(start_ms), passed_ms: AtomicI64::new(0) };
         Clock::of(Source::Simulated(Arc::new(time)))
     }
 
-    /// Steps a simulated wall clock to a time, forwards or backwards, as an
-    /// operator or a time server does; no time passes by it. A clock of the
-    /// machine is left alone.
+    /// Steps a simulated wall clock to a time, forwards or backwards, as an operator or a
+    /// time server would; the monotonic clock stays. Does nothing to a real clock.
     pub fn set_wall(&self, wall_ms: Millis) {
         if let Source::Simulated(time) = &self.source {
             time.wall_ms.store(wall_ms, Ordering::Release);
         }
     }
 
-    /// Lets time pass on a simulated clock: wall and monotonic time alike. A
-    /// clock of the machine is left alone.
+    /// Lets time pass on a simulated clock, for wall and monotonic time alike. Does nothing
+    /// to a real clock.
     pub fn pass(&self, by: Duration) {
         if let Source::Simulated(time) = &self.source {
             let by_ms = Millis::try_from(by.as_millis()).unwrap_or(Millis::MAX);
@@ -94,12 +93,14 @@ impl Clock {
         }
     }
 
-    /// The time that decides: wall time plus what a test clock was moved by.
+    /// The time for decisions: wall time plus the offset of a test clock, in milliseconds
+    /// since the epoch.
     pub fn now(&self) -> Millis {
         self.wall() + self.ahead_ms.load(Ordering::Acquire)
     }
 
-    /// The real time, also under a test clock. It can step backwards.
+    /// Wall time, without the offset of a test clock, in milliseconds since the epoch. It
+    /// can step backwards.
     pub fn wall(&self) -> Millis {
         match &self.source {
             Source::Simulated(time) => time.wall_ms.load(Ordering::Acquire),
@@ -111,8 +112,8 @@ impl Clock {
         }
     }
 
-    /// Time that has passed since some fixed moment of this process; it never
-    /// goes back. Deadlines that only wait compare with it.
+    /// The time since a fixed moment of this process; it never goes back. Use it for
+    /// waiting and deadlines.
     pub fn monotonic(&self) -> Duration {
         static BEGINNING: OnceLock<Instant> = OnceLock::new();
         match &self.source {
@@ -121,10 +122,10 @@ impl Clock {
         }
     }
 
-    /// The wall's time, or an earlier one where the wall may be wrong: for what cannot be
-    /// undone, such as the removal of what is old. A wall that steps forwards is believed
-    /// when it has gone steadily for a day; until then only the time counts that has
-    /// passed. [`Clock::goes_on_from`] says where it began.
+    /// Wall time, or an earlier time while the wall clock may be wrong: for what cannot be
+    /// undone, such as removing what is old. After a step forwards the wall clock is
+    /// trusted again when it has run steadily for a day; until then only the time that has
+    /// passed is counted. [`Clock::goes_on_from`] sets where it starts.
     pub fn cautious(&self) -> Millis {
         let (wall, monotonic) = (self.wall(), self.monotonic());
         let mut steady = self.steady.lock().expect("no panic holds this lock");
@@ -139,8 +140,9 @@ impl Clock {
         wall.min(steady.cautious)
     }
 
-    /// Lets [`Clock::cautious`] go on from a time before which nothing is to be removed for
-    /// its age: a wall that was wrong already when the process began makes nothing old.
+    /// Lets [`Clock::cautious`] continue from a time before which nothing is to be removed
+    /// for its age, so that a wall clock that was wrong when the process started makes
+    /// nothing old.
     pub fn goes_on_from(&self, time: Millis) {
         let mut steady = self.steady.lock().expect("no panic holds this lock");
         steady.cautious = steady.cautious.min(time);
@@ -151,7 +153,7 @@ impl Clock {
         self.ahead_ms.load(Ordering::Acquire)
     }
 
-    /// Sets the test clock; it never moves backwards.
+    /// Sets the offset of the test clock in milliseconds; it never becomes smaller.
     pub fn set_ahead(&self, ahead_ms: Millis) {
         self.ahead_ms.fetch_max(ahead_ms, Ordering::AcqRel);
     }

@@ -1,22 +1,22 @@
-//! Faults that tests ask for: places where the process may end, and deliberate
-//! bugs that the simulation must find. A release build has none of it: every
-//! function here is empty there, and [`ENABLED`] is false.
+//! Fault injection for tests: points at which the process can be ended, and deliberate
+//! bugs that the simulation must find. A release build has neither: every function here is
+//! empty there, and [`ENABLED`] is false.
 //!
-//! `ASKWHEN_FAULT` holds rules, separated by commas, each
-//! `POINT[=DETAIL]:ACTION[:NTH]`:
+//! `ASKWHEN_FAULT` contains rules, separated by commas, each `POINT[=DETAIL]:ACTION[:NTH]`:
 //!
 //! ```text
-//! ASKWHEN_FAULT=sent:abort:3                    ends at the third passing
-//! ASKWHEN_FAULT=applying=events/3@17:abort      ends at that record, always
+//! ASKWHEN_FAULT=sent:abort:3                    aborts at the third pass
+//! ASKWHEN_FAULT=applying=events/3@17:abort      aborts at that record, always
 //! ```
 //!
-//! `ACTION` is `abort` (as `kill -9` would end it), `panic`, or `hang` (the
-//! thread sleeps for ever). Without `NTH` every passing counts.
+//! `ACTION` is `abort` (as `kill -9` would), `panic`, or `hang` (the thread sleeps for
+//! ever). Without `NTH` the rule acts at every pass.
 
-/// Whether this build has fault points at all.
+/// Whether this build has fault points.
 pub const ENABLED: bool = cfg!(debug_assertions);
 
-/// Every point, in the order of a record's way: what has just been done.
+/// Every point, in the order in which a record passes them; each is named after what has
+/// just been done.
 pub const POINTS: [&str; 14] = [
     "parsed",
     "written",
@@ -34,7 +34,7 @@ pub const POINTS: [&str; 14] = [
     "next_hop_recorded",
 ];
 
-/// Deliberate bugs, each found by the simulation; see `tests/sim`.
+/// Deliberate bugs, each of which the simulation must find; see `tests/sim`.
 pub const MUTANTS: [&str; 12] = [
     "ack_before_sync",
     "skip_dedupe",
@@ -88,16 +88,16 @@ mod on {
         pub point: String,
         pub detail: Option<String>,
         pub action: Action,
-        /// Which passing it means; 0 means every one.
+        /// At which pass it acts, from 1; 0 for every one.
         pub nth: u64,
         passed: AtomicU64,
     }
 
     static RULES: OnceLock<Vec<Rule>> = OnceLock::new();
-    /// Whether any thread has ever switched a mutant on.
+    /// Whether any thread has ever switched a deliberate bug on.
     static MUTATED: AtomicBool = AtomicBool::new(false);
     thread_local! {
-        /// A simulation is one thread: another one beside it has its own.
+        /// Per thread, because a simulation is one thread and others run beside it.
         static MUTANT: Cell<Option<&'static str>> = const { Cell::new(None) };
     }
 
@@ -105,7 +105,7 @@ mod on {
         RULES.get_or_init(|| {
             let text = std::env::var("ASKWHEN_FAULT").unwrap_or_default();
             parse(&text).unwrap_or_else(|why| {
-                // A test that means nothing must not pass.
+                // A test with a wrong rule must not pass.
                 eprintln!("ASKWHEN_FAULT: {why}");
                 #[expect(clippy::disallowed_methods, reason = "a test asks for it, before there is anything to lose")]
                 std::process::exit(2);
@@ -113,7 +113,7 @@ mod on {
         })
     }
 
-    /// Why a text is no rule.
+    /// Why a text is not a rule.
     #[derive(Debug, thiserror::Error)]
     pub(super) enum RuleError {
         #[error("there is no point {0:?}; the points are {points}", points = super::POINTS.join(", "))]
@@ -150,14 +150,14 @@ mod on {
         Ok(Rule { point: point.to_owned(), detail, action, nth, passed: AtomicU64::new(0) })
     }
 
-    /// A place where a test may end the process.
+    /// A point at which a test may end the process.
     #[inline]
     pub fn point(name: &'static str) {
         pass(name, None);
     }
 
-    /// As [`point`], about one thing: a rule may name it. The detail is spelled
-    /// only while some rule is set.
+    /// The same as [`point`], with a detail that rules may name. The detail is only
+    /// computed while a rule is set.
     #[inline]
     pub fn point_of(name: &'static str, detail: impl FnOnce() -> String) {
         if !rules().is_empty() {
@@ -175,7 +175,8 @@ mod on {
                 continue;
             }
             match rule.action {
-                // No destructor, no buffer, no log line: as a kill from outside.
+                // Without destructors, flushed buffers or a log line, as after a kill from
+                // outside.
                 Action::Abort => std::process::abort(),
                 Action::Panic => panic!("a test asked for this panic at {name}"),
                 Action::Hang => loop {
@@ -191,7 +192,7 @@ mod on {
         MUTATED.load(Ordering::Relaxed) && MUTANT.get() == Some(name)
     }
 
-    /// Switches one deliberate bug on for this thread, or all off.
+    /// Switches a deliberate bug on for this thread, or all off.
     ///
     /// # Panics
     /// When there is no such bug.

@@ -1,8 +1,6 @@
-//! The process as a whole: its log lines, its panics, its end; and what every
-//! part of it stands on: the [`clock`], threads that end with their owners,
-//! the metrics, and the places where a test may end it. Nothing here panics,
-//! and nothing a server calls waits for the reader of its output. It must never
-//! know what a line says.
+//! Basics of a running process: its log lines, panics and end, the [`clock`], threads that
+//! end with their owners, metrics, and fault injection. Nothing here panics, and no call
+//! from a server waits for whoever reads its output. It must never know what a line means.
 
 pub mod clock;
 pub mod fault;
@@ -19,21 +17,22 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// Bytes of log lines that may wait for their reader; lines beyond are counted as
-/// lost. A reader that has stopped must not cost the server its memory.
+/// Bytes of log lines that may be queued; further lines are dropped and counted, so that a
+/// reader who has stopped cannot fill the server's memory.
 const MAX_QUEUED_BYTES: usize = 1 << 20;
-/// A pipe that can be written to takes at least so many bytes (`PIPE_BUF`).
+/// A pipe that is writable takes at least this many bytes (`PIPE_BUF`).
 const PIPE_BYTES: usize = 4_096;
-/// Pause before a stream is tried again that takes nothing.
+/// Pause before a stream that takes nothing is tried again.
 const RETRY: Duration = Duration::from_millis(100);
-/// Exit code of a process that has failed.
+/// Exit code after a failure.
 const FAILED: i32 = 1;
-/// Beyond so many open files there is nothing to gain.
+/// The most open files that are asked for; more have no use.
 const MOST_FILES: u64 = 1 << 20;
-/// How every `expect` on a lock begins: a panic has left what it protects half changed.
+/// How the message of every `expect` on a lock begins: a panic that held it has left the
+/// protected state half changed.
 const POISONED: &str = "no panic holds this lock";
 
-/// A stream that was inherited.
+/// An inherited stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stream {
     Out,
@@ -49,40 +48,40 @@ impl Stream {
     }
 }
 
-/// Writes a line if the stream takes it at once, and drops it otherwise: for lines
-/// of a server whose output may have no reader, and for its last words.
+/// Writes a line if the stream takes it at once, and drops it otherwise: for lines of a
+/// server whose output may have no reader, and for its last message.
 pub fn say(stream: Stream, text: &str) {
     let mut line = text.as_bytes()[..text.len().min(PIPE_BYTES - 1)].to_vec();
     line.push(b'\n');
     let mut fds = [PollFd::from_borrowed_fd(stream.fd(), PollFlags::OUT)];
     let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
     if poll(&mut fds, Some(&at_once)).is_ok_and(|ready| ready > 0) {
-        // A failure cannot be reported: this was the way to do so.
+        // There is no other way to report that this failed.
         rustix::io::write(stream.fd(), &line).ok();
     }
 }
 
-/// Writes a line to standard error for the caller of a verb, who waits for it.
+/// Writes a line to standard error for the caller of a verb.
 pub fn complain(text: &str) {
-    // Without standard error there is only the exit code.
+    // Without standard error only the exit code is left.
     writeln!(io::stderr(), "{text}").ok();
 }
 
-/// Ends the process at once, without another log line and without tearing down
-/// what other threads use: a thread that serves is gone, and so is what it kept
-/// true. The next start makes it true again.
+/// Ends the process at once, without further log lines and without tearing down what other
+/// threads use: after a thread that serves has died, the next start restores what it kept
+/// consistent.
 pub fn end(last_words: &str) -> ! {
     say(Stream::Error, &format!("askwhen: {last_words}"));
     exit(FAILED)
 }
 
-/// Leaves without tearing anything down beneath threads that still work.
+/// Exits without tearing anything down that threads still use.
 pub fn exit(code: i32) -> ! {
     signal_hook::low_level::exit(code)
 }
 
-/// From now on a write beyond the largest file that the process may have (`ulimit -f`) fails,
-/// as on a full disk; the signal would end the process without a word.
+/// Makes writes beyond the file size limit (`ulimit -f`) fail like those to a full disk, in
+/// place of the signal that ends the process.
 ///
 /// # Errors
 /// When the system refuses the handler.
@@ -90,11 +89,11 @@ pub fn survive_file_size_limit() -> io::Result<()> {
     signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default()).map(drop)
 }
 
-/// From now on a panic says where it was on standard error, if that takes it,
-/// and a panic that has left a lock behind ends the process.
+/// Makes panics report their place on standard error, if that takes it, and makes panics
+/// that have poisoned a lock end the process.
 pub fn install_panic_hook() {
     std::panic::set_hook(Box::new(|info| {
-        // Not made here: the panic may come out of their making.
+        // The metrics are not created here, because the panic may come from creating them.
         if let Some(metrics) = crate::metrics::known() {
             metrics.process_panics.inc();
         }
@@ -105,8 +104,8 @@ pub fn install_panic_hook() {
     }));
 }
 
-/// One line of JSON like the log's. A message that was put together when it
-/// happened may hold what users sent, so it is shown on request alone.
+/// The panic as one JSON line like those of the log. A formatted message may contain users'
+/// data, so it is included only on request.
 fn describe(info: &PanicHookInfo<'_>) -> String {
     let thread = std::thread::current();
     let place = info.location().map_or_else(String::new, ToString::to_string);
@@ -125,31 +124,31 @@ fn describe(info: &PanicHookInfo<'_>) -> String {
     line.to_string()
 }
 
-/// Raises the bound on open files to what this process may have; gives it.
+/// Raises the limit of open files to what this process may have; returns it.
 pub fn raise_open_files() -> u64 {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let wanted = limit.maximum.unwrap_or(MOST_FILES).min(MOST_FILES);
     if limit.current.is_some_and(|current| current < wanted) {
-        // Where that is refused, what was given has to do.
+        // If that is refused, the given limit has to do.
         setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum }).ok();
     }
     getrlimit(Resource::Nofile).current.unwrap_or(MOST_FILES)
 }
 
-/// Files, sockets and the like that are open now.
+/// How many files, sockets and the like are open now.
 pub fn open_files() -> u64 {
     std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as u64)
 }
 
-/// Memory that this process has in use, as the system counts it.
+/// Resident memory of this process in bytes, as the system counts it.
 pub fn resident_bytes() -> usize {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages: usize = statm.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
     pages * rustix::param::page_size()
 }
 
-/// Memory of this machine, or what a control group leaves of it.
+/// Memory of this machine in bytes, or what its control group may use of it.
 pub fn machine_memory_bytes() -> u64 {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let meminfo = read("/proc/meminfo");
@@ -165,7 +164,7 @@ pub fn machine_memory_bytes() -> u64 {
             named if named.split(',').any(|one| one == "memory") => ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
             _ => continue,
         };
-        // A group's bound holds for all below it.
+        // A group's limit applies to all groups below it.
         for above in std::path::Path::new(group).ancestors() {
             let path = format!("{root}{}/{file}", above.display().to_string().trim_end_matches('/'));
             least = least.min(read(&path).trim().parse().unwrap_or(u64::MAX));
@@ -174,12 +173,12 @@ pub fn machine_memory_bytes() -> u64 {
     least
 }
 
-/// Why a log line was lost.
+/// Why a log line was dropped.
 #[derive(Debug, Clone, Copy)]
 enum DropReason {
-    /// Too much was waiting.
+    /// The queue was full.
     Overflow,
-    /// The stream would not have it.
+    /// The stream did not take it.
     Failed,
 }
 
@@ -191,8 +190,8 @@ fn count_lost(loss: DropReason, lines: usize) {
     crate::metrics::get().process_lost_log_lines.with_label_values(&[reason]).inc_by(lines as u64);
 }
 
-/// Log lines on their way to standard error. A thread that logs leaves a line here
-/// and goes on; one thread writes them, however long the stream takes.
+/// The queue of log lines to standard error. A thread that logs adds a line and goes on;
+/// one thread writes them, however long the stream takes.
 #[derive(Debug, Default)]
 pub struct LogLines {
     queue: Mutex<Queue>,
@@ -203,26 +202,26 @@ pub struct LogLines {
 struct Queue {
     lines: VecDeque<Vec<u8>>,
     bytes: usize,
-    /// Taken off the queue and not written yet.
+    /// Whether lines are being written that are no longer in the queue.
     writing: bool,
-    /// Lost since the last line that was written.
+    /// Lines dropped since the last line that was written.
     lost: usize,
 }
 
 static LINES: OnceLock<LogLines> = OnceLock::new();
 
 impl LogLines {
-    /// The process's lines, and the thread that writes them.
+    /// The process's log lines, and the thread that writes them.
     ///
     /// # Errors
-    /// When the system gives no thread.
+    /// When the thread cannot be started.
     pub fn start() -> io::Result<&'static LogLines> {
         if let Some(lines) = LINES.get() {
             return Ok(lines);
         }
         let lines = LINES.get_or_init(LogLines::default);
-        // The one thread that may be left behind: it waits in the system for
-        // whoever reads, and uses nothing that is taken down.
+        // The only thread that may be left behind at the end: it waits in the system for a
+        // reader, and uses nothing that is torn down.
         #[expect(clippy::disallowed_methods, reason = "it may be left behind, see above")]
         std::thread::Builder::new().name("log-lines".into()).spawn(|| {
             loop {
@@ -249,7 +248,7 @@ impl LogLines {
         self.changed.notify_all();
     }
 
-    /// Waits for lines and writes those that are there.
+    /// Waits for lines and writes those that are queued.
     fn write_some(&self, to: BorrowedFd<'_>) {
         let mut queue = self.lock();
         while queue.lines.is_empty() {
@@ -278,7 +277,7 @@ impl LogLines {
         }
     }
 
-    /// Waits until everything is written, at most so long.
+    /// Waits until everything is written, but no longer than `longest`.
     pub fn flush(&self, longest: Duration) {
         let deadline = Instant::now() + longest;
         let mut queue = self.lock();
@@ -293,7 +292,7 @@ impl LogLines {
     }
 }
 
-/// Waits until the log lines of this process are written, at most so long.
+/// Waits until the log lines of this process are written, but no longer than `longest`.
 pub fn flush_log_lines(longest: Duration) {
     if let Some(lines) = LINES.get() {
         lines.flush(longest);
@@ -306,7 +305,7 @@ fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> rustix::io::Result<()> {
             Ok(0) => return Err(rustix::io::Errno::IO),
             Ok(written) => bytes = &bytes[written..],
             Err(rustix::io::Errno::INTR) => {}
-            // Whoever shares the stream has made it non-blocking.
+            // Another process that shares the stream has made it non-blocking.
             Err(rustix::io::Errno::AGAIN) => std::thread::sleep(RETRY),
             Err(error) => return Err(error),
         }

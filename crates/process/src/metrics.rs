@@ -51,17 +51,17 @@ pub struct Metrics {
 
 static METRICS: OnceLock<Metrics> = OnceLock::new();
 
-/// The process's metrics.
+/// The metrics of the process.
 pub fn get() -> &'static Metrics {
     METRICS.get_or_init(|| Metrics::new().expect("names are valid and used once"))
 }
 
-/// The process's metrics, once anybody has asked for them.
+/// The metrics of the process, if they have been created.
 pub fn known() -> Option<&'static Metrics> {
     METRICS.get()
 }
 
-/// Seconds, from a tenth of a millisecond to a minute.
+/// Buckets in seconds, from a tenth of a millisecond to a minute.
 const SECONDS: [f64; 16] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0];
 
@@ -102,7 +102,7 @@ impl Metrics {
         let engine_misplaced =
             IntCounter::new("engine_misplaced_records_total", "Records moved to the partition of their user.")?;
         registry.register(Box::new(engine_misplaced.clone()))?;
-        // Without our prefix: `process_*` is what dashboards of every program read.
+        // Without the prefix: dashboards expect `process_*` by these names.
         let process = Registry::new();
         #[cfg(target_os = "linux")]
         process.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
@@ -180,7 +180,7 @@ impl Metrics {
         Ok(metrics)
     }
 
-    /// Counters that alerts are written on exist before their first event.
+    /// Creates counters that alerts look at before their first event.
     fn begin(&self) {
         for kind in ["forged", "invalid_json", "missing_field", "panic", "unknown_type", "wrong_type"] {
             self.engine_rejects.with_label_values(&[kind]).inc_by(0);
@@ -202,7 +202,7 @@ impl Metrics {
         }
     }
 
-    /// The text that `/metrics` answers.
+    /// The text for `/metrics`.
     pub fn render(&self) -> String {
         let mut families = self.registry.gather();
         families.extend(self.process.gather());

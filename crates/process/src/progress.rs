@@ -1,14 +1,14 @@
-//! How far a long run is.
+//! Progress of a long run.
 
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
-/// How far a run is; whoever shows it reads it while the run's threads count.
+/// Progress of a run, counted by its threads and read by whoever shows it.
 #[derive(Debug, Default)]
 pub struct Progress {
-    /// Records that have been applied.
+    /// Records that were applied.
     pub records: AtomicU64,
-    /// Records that there are to apply.
+    /// Records in total.
     pub all: AtomicU64,
-    /// Set by whoever wants the run to end early.
+    /// Set to end the run early.
     pub cancelled: AtomicBool,
 }

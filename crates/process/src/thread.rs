@@ -1,8 +1,8 @@
-//! Threads that end with their owners. A process that leaves while a thread
-//! still works has its libraries taken down beneath it, so nothing is detached.
-//! A thread that panics ends the process at once: what it kept true is not true
-//! any more, and a start makes it so again. One that goes on for ever says in
-//! each turn that it lives, and readiness hears when it does not.
+//! Threads that end with their owners. When a process exits while a thread still works,
+//! libraries are torn down beneath it, so no thread is detached. A thread that panics ends
+//! the process at once, because the state that it kept is not consistent any more; the next
+//! start restores it. A thread that runs for ever gives a sign of life in each turn, and
+//! readiness notices when it does not.
 
 use futures_util::FutureExt as _;
 use std::cell::RefCell;
@@ -13,7 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak, mp
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// After so long the same news are told again.
+/// After this time the same message is logged again.
 const AGAIN: Duration = Duration::from_secs(60);
 
 /// Wakes a thread that waits for one of several things.
@@ -32,7 +32,7 @@ impl Notify {
         }
     }
 
-    /// Waits until rung since the last wait, at most `longest`.
+    /// Waits until notified since the last wait, but no longer than `longest`.
     pub fn wait(&self, longest: Duration) {
         let rung = self.rung.lock().expect("no panic holds this lock");
         let (mut rung, _) = resting(|| {
@@ -42,7 +42,7 @@ impl Notify {
     }
 }
 
-/// After so long with one thing a thread counts as stuck.
+/// After this time in one turn a thread counts as stuck.
 pub const STUCK_AFTER: Duration = Duration::from_secs(30);
 
 /// The last sign of life of a thread that runs for ever.
@@ -50,11 +50,11 @@ pub const STUCK_AFTER: Duration = Duration::from_secs(30);
 struct Heartbeat {
     thread: String,
     stuck_after: Duration,
-    /// Milliseconds of [`uptime_ms`] at the last beat.
+    /// When it last gave one, in milliseconds of [`uptime_ms`].
     beat_at_ms: AtomicU64,
-    /// It waits for work, which may take for ever.
+    /// Whether it waits for work, which may take any time.
     resting: AtomicBool,
-    /// Its work is over although it was not told to end.
+    /// Whether its work is over although it was not told to end.
     gone: AtomicBool,
 }
 
@@ -64,7 +64,7 @@ thread_local! {
     static OWN: RefCell<Option<Arc<Heartbeat>>> = const { RefCell::new(None) };
 }
 
-/// Milliseconds since this was first asked.
+/// Milliseconds since the first call.
 fn uptime_ms() -> u64 {
     static START: OnceLock<Instant> = OnceLock::new();
     START.get_or_init(Instant::now).elapsed().as_millis() as u64
@@ -74,8 +74,8 @@ fn heartbeats() -> MutexGuard<'static, Vec<Weak<Heartbeat>>> {
     HEARTBEATS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// From now on this thread is to [`beat`] or to [rest](resting); what takes
-/// longer than `stuck_after` is shown by [`stuck_threads`].
+/// From now on this thread has to call [`beat`] or [`resting`]; a turn that takes longer
+/// than `stuck_after` is reported by [`stuck_threads`].
 pub fn watch(stuck_after: Duration) {
     let heartbeat = Arc::new(Heartbeat {
         thread: std::thread::current().name().unwrap_or("without a name").to_owned(),
@@ -99,7 +99,7 @@ pub fn beat() {
     });
 }
 
-/// Waits for work: however long that takes, the thread is not stuck.
+/// Waits for work; meanwhile the thread does not count as stuck.
 pub fn resting<T>(wait: impl FnOnce() -> T) -> T {
     let set = |resting| {
         OWN.with_borrow(|own| {
@@ -115,7 +115,7 @@ pub fn resting<T>(wait: impl FnOnce() -> T) -> T {
     done
 }
 
-/// The threads of this process that should go on and do not, each with how long.
+/// The threads that should be running and are stuck or gone, each with how long.
 pub fn stuck_threads() -> Vec<String> {
     let now_ms = uptime_ms();
     let all: Vec<Arc<Heartbeat>> = heartbeats().iter().filter_map(Weak::upgrade).collect();
@@ -131,7 +131,7 @@ pub fn stuck_threads() -> Vec<String> {
     stuck
 }
 
-/// Ends the process if the task panics: it serves, and nothing would do its work.
+/// Runs a task that the server needs; ends the process if it panics.
 pub async fn vital<T>(name: &str, task: impl Future<Output = T>) -> T {
     match AssertUnwindSafe(task).catch_unwind().await {
         Ok(done) => done,
@@ -139,15 +139,17 @@ pub async fn vital<T>(name: &str, task: impl Future<Output = T>) -> T {
     }
 }
 
-/// A thread that is waited for when it is dropped.
+/// A thread that is joined when it is dropped.
 #[derive(Debug)]
 pub struct Thread {
     handle: Option<JoinHandle<()>>,
 }
 
 impl Thread {
+    /// Starts a thread.
+    ///
     /// # Errors
-    /// When the system gives no thread.
+    /// When the system cannot start one.
     pub fn spawn(name: impl Into<String>, work: impl FnOnce() + Send + 'static) -> io::Result<Thread> {
         let name = name.into();
         let refused = format!("the thread {name} cannot be started");
@@ -173,7 +175,7 @@ impl Thread {
 
 impl Drop for Thread {
     fn drop(&mut self) {
-        // A panic has ended the process; there is no other error.
+        // A panic has ended the process, so there is no other error.
         drop(self.handle.take().map(JoinHandle::join));
     }
 }
@@ -182,11 +184,11 @@ impl Drop for Thread {
 #[derive(Debug)]
 pub struct Service {
     turns: StopToken,
-    // Dropped, and so waited for, after it was told to end.
+    // Joined when it is dropped, after it was told to end.
     _thread: Thread,
 }
 
-/// What the thread of a [`Service`] asks between its turns.
+/// Tells the thread of a [`Service`] whether to go on.
 #[derive(Debug, Clone)]
 pub struct StopToken {
     ended: Arc<AtomicBool>,
@@ -194,23 +196,23 @@ pub struct StopToken {
 }
 
 impl StopToken {
-    /// Asked once a turn: it is the thread's heartbeat.
+    /// Whether to go on; to be called once a turn, as the thread's sign of life.
     pub fn go_on(&self) -> bool {
         beat();
         !self.ended.load(Ordering::Acquire)
     }
 
-    /// Waits until it is notified, at most `longest`.
+    /// Waits until notified, but no longer than `longest`.
     pub fn wait(&self, longest: Duration) {
         self.notify.wait(longest);
     }
 }
 
 impl Service {
-    /// A notification wakes it, for its work and for its end.
+    /// Starts the thread. `notify` wakes it for its work and for its end.
     ///
     /// # Errors
-    /// When the system gives no thread.
+    /// When the system cannot start a thread.
     pub fn spawn(
         name: impl Into<String>,
         notify: Arc<Notify>,
@@ -225,7 +227,7 @@ impl Service {
                 && let Some(heartbeat) = OWN.take()
             {
                 heartbeat.gone.store(true, Ordering::Release);
-                // Kept for good: what has ended is to be seen.
+                // Kept for good, so that it can be seen that the thread has ended.
                 std::mem::forget(heartbeat);
             }
         })?;
@@ -240,7 +242,7 @@ impl Drop for Service {
     }
 }
 
-/// Keeps a loop from logging the same line in every turn: it is logged once a minute.
+/// Keeps a loop from logging the same message in every turn: it is logged once a minute.
 #[derive(Debug, Default)]
 pub struct LogThrottle {
     last: Option<(String, Instant)>,
@@ -256,25 +258,25 @@ impl LogThrottle {
     }
 }
 
-/// Dropped, with all its clones, when what it was handed out for is over.
+/// One of several clones; the group is done when all are dropped.
 #[derive(Debug, Clone)]
 pub struct WaitGroup {
     _end: mpsc::Sender<()>,
 }
 
 impl WaitGroup {
-    /// One, and what tells (by being closed) that all its clones are dropped.
+    /// A clone, and a receiver that is disconnected when all clones are dropped.
     pub fn new() -> (WaitGroup, mpsc::Receiver<()>) {
         let (end, over) = mpsc::channel();
         (WaitGroup { _end: end }, over)
     }
 }
 
-/// Waits until every token handed out is dropped.
+/// Waits until every clone that `hand_out` has given away is dropped.
 pub fn wait_for_tokens(hand_out: impl FnOnce(WaitGroup)) {
     let (token, over) = WaitGroup::new();
     hand_out(token);
-    // Nothing is ever sent: it ends with the last token.
+    // Nothing is ever sent: it returns when the last clone is dropped.
     over.recv().ok();
 }
 

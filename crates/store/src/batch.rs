@@ -1,12 +1,12 @@
-//! Families of keys, and changes to them that take effect together.
+//! Column families, and batches of changes that are applied atomically.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use askwhen_wire::error::Class;
 
-/// A family of keys, as the role declares it whose stores hold it. Names of retired
-/// families stay reserved.
+/// A column family, declared by the role whose stores contain it. Names of retired families
+/// stay reserved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Family {
     name: &'static str,
@@ -15,19 +15,19 @@ pub struct Family {
 }
 
 impl Family {
-    /// One that the role's stores have had since version 0.1.0: where it is missing it is
-    /// lost.
+    /// A family that the role's stores have had since version 0.1.0: a store without it has
+    /// lost it.
     pub const fn original(name: &'static str) -> Family {
         Family { name, is_original: true, is_probed: false }
     }
 
-    /// One that came later: a store of an earlier version has none, and it is made there.
+    /// A family that was added later: in a store of an earlier version it is created.
     pub const fn added(name: &'static str) -> Family {
         Family { name, is_original: false, is_probed: false }
     }
 
-    /// Is asked, for each record, for keys that it mostly does not have: what is not flushed
-    /// yet gets a Bloom filter, too.
+    /// For families that are mostly asked for missing keys: their write buffers have a
+    /// Bloom filter, too.
     #[must_use]
     pub const fn probed(self) -> Family {
         Family { is_probed: true, ..self }
@@ -46,12 +46,12 @@ impl Family {
     }
 }
 
-/// What was found, or what the system said: several hear of one failure.
+/// Shared, because several callers may get the same failure.
 pub type Cause = Arc<dyn std::error::Error + Send + Sync>;
 
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
-    /// What is read is not what was written.
+    /// What was read is not what was written.
     #[error("the store {} is damaged: {source}. It has to be set aside and rebuilt from the journal", .path.display())]
     Damaged { path: PathBuf, source: Cause },
     #[error("the store {}: {source}", .path.display())]
@@ -59,7 +59,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// The path is the store's, or names the family whose values cannot be read.
+    /// Damage at `path`: the store's folder, or the name of the family whose values cannot
+    /// be read.
     pub fn damaged(path: impl Into<PathBuf>, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
         Error::Damaged { path: path.into(), source: Cause::from(cause.into()) }
     }
@@ -83,7 +84,7 @@ impl Error {
     }
 }
 
-/// Changes that take effect together or not at all.
+/// Changes that are applied together or not at all.
 #[derive(Debug, Default, Clone)]
 pub struct Batch {
     pub changes: Vec<Change>,
@@ -93,7 +94,7 @@ pub struct Batch {
 pub enum Change {
     Put(Family, Vec<u8>, Vec<u8>),
     Delete(Family, Vec<u8>),
-    /// From the first key up to, and without, the second.
+    /// All keys from the first up to but not including the second.
     DeleteRange(Family, Vec<u8>, Vec<u8>),
 }
 

@@ -1,4 +1,4 @@
-//! A folder or a bucket: files brought there and fetched from there, with their
+//! A folder or an object store bucket: files are uploaded and downloaded with their
 //! checksums.
 
 use bytes::Bytes;
@@ -17,15 +17,15 @@ use tokio::sync::watch;
 use askwhen_wire::error::Class;
 use askwhen_wire::sealed_file::{self, FileKey};
 
-/// Files above are brought in parts of this size.
+/// Larger files are uploaded in parts of this size.
 const PART_BYTES: usize = 16 << 20;
 
-/// What a place far away says, in the words of its kind.
+/// An error of the object store's client.
 pub type PlaceCause = Box<dyn std::error::Error + Send + Sync>;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The URL names nothing that can be used, or what it names cannot be reached.
+    /// The URL is not valid, or its place cannot be reached.
     #[error("{place}: {source}")]
     Place { place: String, source: PlaceCause },
     #[error("the {what} is damaged: {detail}")]
@@ -58,17 +58,17 @@ impl Error {
     }
 }
 
-/// What an object must be.
+/// What an object must contain.
 #[derive(Debug, Clone, Copy)]
 pub struct Object<'a> {
     pub name: &'a str,
     pub bytes: u64,
     pub crc32c: u32,
-    /// Of a sealed one: what is stored of it.
+    /// For a sealed file: what is stored of it.
     pub stored: Option<Stored>,
 }
 
-/// A sealed file as it is stored: this can be compared without the key.
+/// A sealed file as it is stored, so that it can be compared without the key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stored {
     pub bytes: u64,
@@ -86,11 +86,12 @@ pub struct Bucket {
     store: Arc<dyn ObjectStore>,
     base: Place,
     url: String,
-    /// Stands before the URL where an error names the place.
+    /// Name of the setting, which precedes the URL in errors.
     setting: &'static str,
     runtime: Handle,
     given_up: Arc<watch::Sender<bool>>,
-    /// Files are sealed on their way there, and opened on their way back.
+    /// With a key, files are sealed when they are uploaded and opened when they are
+    /// downloaded.
     seal: Option<FileKey>,
 }
 
@@ -101,9 +102,9 @@ impl std::fmt::Debug for Bucket {
 }
 
 impl Bucket {
-    /// `file:///…`, `s3://bucket/…`, `gs://bucket/…`, `az://container/…`;
-    /// credentials come from the environment, as the clouds' own tools take
-    /// them. Must be called where a tokio runtime is at hand.
+    /// Opens `file:///…`, `s3://bucket/…`, `gs://bucket/…` or `az://container/…`;
+    /// credentials come from the environment, under the names that the clouds' own tools
+    /// use. Has to be called within a tokio runtime.
     ///
     /// # Errors
     /// When the URL is none of these.
@@ -111,7 +112,7 @@ impl Bucket {
         Bucket::at(url, "", true)
     }
 
-    /// The same, of a place that a setting names: its errors name the setting.
+    /// The same for a place that a setting names: errors contain the setting's name.
     ///
     /// # Errors
     /// As [`Bucket::open`].
@@ -119,10 +120,10 @@ impl Bucket {
         Bucket::at(url, setting, true)
     }
 
-    /// The same, of a place that must be there.
+    /// The same for a place that must exist.
     ///
     /// # Errors
-    /// When the URL is none of these, or names a folder that is not there.
+    /// When the URL is none of these, or its folder does not exist.
     pub fn existing(url: &str) -> Result<Bucket, Error> {
         Bucket::at(url, "", false)
     }
@@ -137,7 +138,7 @@ impl Bucket {
         if parsed.scheme() == "file" {
             let folder = parsed.to_file_path().map_err(|()| wrong("the path must be absolute".into()))?;
             if make {
-                // What is brought here holds personal data.
+                // The files contain personal data.
                 let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
                 made.map_err(|e| wrong(e.into()))?;
             } else if !folder.is_dir() {
@@ -152,13 +153,14 @@ impl Bucket {
         Ok(Bucket { store: Arc::from(store), base, url: url.to_owned(), setting, runtime, given_up, seal: None })
     }
 
-    /// The same below a folder of it.
+    /// The same bucket, below a folder of it.
     pub fn below(&self, folder: &str) -> Bucket {
         let url = format!("{}/{folder}", self.url.trim_end_matches('/'));
         Bucket { base: self.place(folder), url, ..self.clone() }
     }
 
-    /// The same, its files sealed. Small objects that are put there are not.
+    /// The same bucket with its files sealed. Small objects that are put there are not
+    /// sealed.
     pub fn sealed(&self, key: FileKey) -> Bucket {
         Bucket { seal: Some(key), ..self.clone() }
     }
@@ -167,27 +169,27 @@ impl Bucket {
         self.seal.is_some()
     }
 
-    /// The folder, when it is one of this machine.
+    /// The folder, if it is one on this machine.
     pub fn folder(&self) -> Option<std::path::PathBuf> {
         url::Url::parse(&self.url).ok().filter(|url| url.scheme() == "file")?.to_file_path().ok()
     }
 
-    /// Ends what is being done, here and in all clones, and all that is asked
-    /// from now on: stores far away may hang for minutes.
+    /// Ends all operations of this bucket and its clones, running ones and later ones,
+    /// because a remote store may hang for minutes.
     pub fn give_up(&self) {
         self.given_up.send_replace(true);
     }
 
-    /// Waits for work on a thread that may block.
+    /// Runs an operation on the current thread, which must be one that may block.
     ///
     /// # Errors
-    /// As the work, and when it has been given up.
+    /// As the operation, and when it was given up.
     pub fn run<T, E: From<Error>>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
         let mut given_up = self.given_up.subscribe();
         self.runtime.block_on(async {
             tokio::select! {
                 biased;
-                // The sender is in `self`.
+                // `self` holds the sender, so this cannot fail.
                 _ = given_up.wait_for(|given_up| *given_up) => Err(Error::GivenUp.into()),
                 done = work => done,
             }
@@ -202,10 +204,10 @@ impl Bucket {
         Error::Place { place: format!("{}{}", self.setting, self.url), source: error.into() }
     }
 
-    /// Brings a file; gives its checksum, and what is stored of a sealed one.
+    /// Uploads a file; returns its checksum and, when sealed, what is stored of it.
     ///
     /// # Errors
-    /// When it cannot be read or brought.
+    /// When it cannot be read or uploaded.
     pub async fn bring(&self, path: &Path, name: &str) -> Result<(u32, Option<Stored>), Error> {
         let mut file = tokio::fs::File::open(path).await.map_err(Error::io(path))?;
         let place = self.place(name);
@@ -245,7 +247,7 @@ impl Bucket {
         }
     }
 
-    /// Puts a small object, unless there is one of this name.
+    /// Puts a small object, unless there is one with this name.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -257,7 +259,7 @@ impl Bucket {
         }
     }
 
-    /// Puts an object, over one of this name.
+    /// Puts an object, and replaces one with this name.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -265,7 +267,7 @@ impl Bucket {
         self.store.put(&self.place(name), bytes.into()).await.map(drop).map_err(|e| self.failed(e))
     }
 
-    /// The objects below a folder, with their lengths.
+    /// The objects below a folder, with their lengths in bytes.
     ///
     /// # Errors
     /// When it cannot be listed.
@@ -280,10 +282,10 @@ impl Bucket {
         Ok(sizes)
     }
 
-    /// How long an object is; `None` when it is not there.
+    /// The length of an object in bytes; `None` when there is none.
     ///
     /// # Errors
-    /// When that cannot be found out.
+    /// When the store cannot be asked.
     pub async fn size(&self, name: &str) -> Result<Option<u64>, Error> {
         match self.store.head(&self.place(name)).await {
             Ok(seen) => Ok(Some(seen.size)),
@@ -292,7 +294,7 @@ impl Bucket {
         }
     }
 
-    /// The small objects of a folder that end so, by name.
+    /// The small objects of a folder whose names end in `ending`, by name.
     ///
     /// # Errors
     /// When it cannot be listed or read.
@@ -311,7 +313,7 @@ impl Bucket {
         Ok(read)
     }
 
-    /// Removes an object, if it is there.
+    /// Removes an object, if it exists.
     ///
     /// # Errors
     /// When it cannot be removed.
@@ -322,9 +324,9 @@ impl Bucket {
         }
     }
 
-    /// Reads an object and compares its checksum; to the end of a file, if one is named.
-    /// A sealed one is opened, or, without the key, compared as it is stored. `progress`
-    /// hears the bytes read so far, and says whether to go on.
+    /// Downloads an object, into a file if one is named, and compares its checksum. A
+    /// sealed object is opened or, without the key, compared as it is stored. `progress` is
+    /// called with the bytes read so far and returns whether to go on.
     ///
     /// # Errors
     /// [`Error::Damaged`] when it is not what it should be.
@@ -374,7 +376,7 @@ impl Bucket {
     }
 }
 
-/// Opens what comes, and writes it.
+/// Opens sealed bytes as they come, and writes them.
 struct ObjectReader<'a> {
     opener: Option<sealed_file::Opener>,
     out: Option<(tokio::fs::File, &'a Path)>,
@@ -400,7 +402,7 @@ impl ObjectReader<'_> {
         Ok(())
     }
 
-    /// Writes the rest to the disk; gives length and checksum.
+    /// Writes the rest to disk; returns length and checksum.
     async fn finish(mut self) -> Result<Result<(u64, u32), sealed_file::NotOpened>, Error> {
         match self.opener.take().map(sealed_file::Opener::finish) {
             Some(Err(why)) => return Ok(Err(why)),
@@ -414,7 +416,7 @@ impl ObjectReader<'_> {
     }
 }
 
-/// The beginning of a file's nonces.
+/// The random part of a file's nonces.
 fn random(path: &Path) -> Result<[u8; 19], Error> {
     let mut bytes = [0; 19];
     getrandom::fill(&mut bytes).map_err(std::io::Error::other).map_err(Error::io(path))?;

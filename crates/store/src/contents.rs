@@ -1,11 +1,10 @@
-//! What a store must contain, noted in a file of its own in the store's folder.
+//! Notes what a store must contain, in a file in the store's folder.
 //!
-//! RocksDB opens a MANIFEST that ends too early without an error: its list of
-//! tables is then an older one, and the write-ahead log that would lead on from
-//! there is gone. So the list's length and checksum are noted as it grows, and
-//! compared before the store is opened. Tables are compared with the list, in
-//! length, once it is open; their blocks have checksums of their own, which are
-//! compared at each read.
+//! RocksDB opens a MANIFEST that was cut off without an error: its list of tables is then
+//! an older one, and the write-ahead log that would continue from there is gone. So length
+//! and checksum of the MANIFEST are noted as it grows, and compared before the store is
+//! opened. The tables are compared with the list, in length, once it is open; their blocks
+//! have checksums of their own, which are compared at each read.
 
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
@@ -13,27 +12,27 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-/// The note's file. RocksDB leaves names alone that it does not know.
+/// Name of the file. RocksDB leaves files alone whose names it does not know.
 pub const FILE: &str = "CONTENTS.json";
 const FORMAT: u32 = 1;
 const READ_BYTES: usize = 256 << 10;
 
-/// What was there when it was noted.
+/// The contents of a store at one time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contents {
     format: u32,
-    /// File name of the list of tables.
+    /// File name of the MANIFEST, the list of tables.
     pub manifest: String,
-    /// The list only grows: at least so many bytes are there.
+    /// Its length; it only grows, so at least these bytes must be there.
     pub manifest_bytes: u64,
-    /// Of these bytes.
+    /// CRC-32C of these bytes.
     pub manifest_crc32c: u32,
     /// Names of the column families.
     pub families: Vec<String>,
 }
 
-/// What is wrong with the note, or with what it speaks of: the store is not the one
-/// that was written, unless a file cannot be read for now.
+/// Why a note cannot be used, or what of its contents is missing: unless a file cannot be
+/// read at the moment, the store is not the one that was written.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("{file}: {source}")]
@@ -61,7 +60,7 @@ impl Error {
 /// The note as it is stored.
 #[derive(Serialize, Deserialize)]
 struct Sealed {
-    /// Of the contents, serialised without spaces.
+    /// CRC-32C of the contents, serialised without spaces.
     crc32c: u32,
     contents: Contents,
 }
@@ -75,11 +74,11 @@ impl Contents {
         number(&self.manifest)
     }
 
-    /// Reads the note of a store; `None` when there is none, as with those of
-    /// version 0.1.0 and with copies.
+    /// Reads the note of a store; `None` when there is none, as in stores of version 0.1.0
+    /// and in copies.
     ///
     /// # Errors
-    /// What is wrong with the note.
+    /// Why the note cannot be used.
     pub fn read(dir: &Path) -> Result<Option<Contents>, Error> {
         let path = dir.join(FILE);
         let bytes = match fs::read(&path) {
@@ -94,15 +93,15 @@ impl Contents {
         Ok(Some(sealed.contents))
     }
 
-    /// Compares what is noted with what is there.
+    /// Compares the note with the folder.
     ///
     /// # Errors
-    /// What is missing, or is not as it was.
+    /// What is missing or differs.
     pub fn check(&self, dir: &Path) -> Result<(), Error> {
         let current = current(dir)?;
         if current != self.manifest {
-            // A list that is begun anew holds all of the one before; RocksDB does
-            // so at each opening.
+            // A new MANIFEST contains everything of the one before; RocksDB begins one at
+            // each opening.
             let newer = number(&current).zip(self.number()).is_some_and(|(current, noted)| current > noted);
             return if newer { Ok(()) } else { Err(Error::Older { current, noted: self.manifest.clone() }) };
         }
@@ -131,10 +130,10 @@ impl Contents {
     }
 }
 
-/// The name that the file CURRENT holds.
+/// The file name in CURRENT.
 ///
 /// # Errors
-/// When it is missing, or names no list that is there.
+/// When CURRENT is missing, or names no MANIFEST that exists.
 pub fn current(dir: &Path) -> Result<String, Error> {
     let text = fs::read(dir.join("CURRENT")).map_err(Error::io("CURRENT"))?;
     let name = String::from_utf8_lossy(&text);
@@ -147,8 +146,7 @@ fn number(manifest: &str) -> Option<u64> {
     manifest.strip_prefix("MANIFEST-")?.parse().ok()
 }
 
-/// Whether a folder holds nothing of a store, or only what the first moments of
-/// one leave that was never used.
+/// Whether a folder contains no store, or only the first files of one that was never used.
 pub fn is_unused(dir: &Path) -> io::Result<bool> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
@@ -161,7 +159,7 @@ pub fn is_unused(dir: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Removes what the first moments of a store leave that was never used.
+/// Removes the first files of a store that was never used.
 pub fn clear(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
@@ -180,7 +178,7 @@ pub fn has_log(dir: &Path) -> io::Result<bool> {
     Ok(fs::read_dir(dir)?.any(is_log))
 }
 
-/// A list of tables, read as it grows.
+/// A MANIFEST that is read as it grows.
 #[derive(Debug)]
 struct List {
     name: String,
@@ -195,7 +193,7 @@ impl List {
         Ok(List { name, file, bytes: 0, crc32c: 0 })
     }
 
-    /// Reads on, at most to `end`; gives how far it has read.
+    /// Reads on, up to `end` at most; returns the position.
     fn read_to(&mut self, end: u64) -> io::Result<u64> {
         let mut buffer = vec![0; READ_BYTES.min(end.saturating_sub(self.bytes) as usize)];
         while self.bytes < end {
@@ -211,7 +209,7 @@ impl List {
     }
 }
 
-/// Keeps the note of an open store.
+/// Keeps the note of an open store up to date.
 #[derive(Debug)]
 pub struct Notes {
     dir: PathBuf,
@@ -220,7 +218,7 @@ pub struct Notes {
 }
 
 impl Notes {
-    /// Notes what is there now.
+    /// Notes the current contents.
     ///
     /// # Errors
     /// When the store's files cannot be read or the note cannot be written.
@@ -231,13 +229,13 @@ impl Notes {
         Ok(notes)
     }
 
-    /// Notes what is there now, if that is more than before.
+    /// Notes the current contents if they have grown.
     ///
     /// # Errors
-    /// As [`Notes::begin`]; what was noted before stands.
+    /// As [`Notes::begin`]; the note then stays as it was.
     pub fn refresh(&mut self) -> io::Result<()> {
         let path = self.dir.join(&self.list.name);
-        // RocksDB removes a list when it has begun the next one.
+        // RocksDB removes a MANIFEST once it has begun the next one.
         if !path.exists() {
             let name = current(&self.dir).map_err(io::Error::other)?;
             self.list = List::open(&self.dir, name)?;

@@ -1,6 +1,6 @@
-//! The store port: families of ordered keys, written in atomic batches. One
-//! store per partition and role, so that it can be dropped, set aside or
-//! copied alone. Nothing in here knows what a value means.
+//! The store port: column families of ordered keys, written in atomic batches. There is one
+//! store per partition and role, so that it can be dropped, set aside or copied by itself.
+//! Nothing in here knows what a value means.
 
 mod batch;
 pub mod bucket;
@@ -41,7 +41,7 @@ impl Store {
         }
     }
 
-    /// Entries from a key on, ascending, at most `limit`.
+    /// At most `limit` entries from a key on, in ascending order.
     ///
     /// # Errors
     /// When the store cannot be read or is damaged.
@@ -52,10 +52,10 @@ impl Store {
         }
     }
 
-    /// Hands every entry of a family to `each`, ascending.
+    /// Passes every entry of a family to `each`, in ascending order.
     ///
     /// # Errors
-    /// When the store cannot be read, and what `each` says.
+    /// When the store cannot be read, and errors of `each`.
     pub fn each<E: From<Error>>(
         &self,
         family: Family,
@@ -72,7 +72,7 @@ impl Store {
         }
     }
 
-    /// Entries from a key downwards, the key itself included, at most `limit`.
+    /// At most `limit` entries from a key downwards, that key included.
     ///
     /// # Errors
     /// When the store cannot be read or is damaged.
@@ -83,7 +83,8 @@ impl Store {
         }
     }
 
-    /// A copy as of now in a new folder; cheap, because files are shared.
+    /// Makes a copy of the current state in a new folder; cheap, because files are hard
+    /// links.
     ///
     /// # Errors
     /// When it cannot be made.
@@ -94,8 +95,8 @@ impl Store {
         }
     }
 
-    /// Whether something read so far was not what was written: the store has to
-    /// be set aside and made again.
+    /// Whether something read so far was not what was written, so that the store has to be
+    /// set aside and rebuilt.
     pub fn is_damaged(&self) -> bool {
         match self {
             Store::Rocks(store) => store.is_damaged(),
@@ -103,8 +104,8 @@ impl Store {
         }
     }
 
-    /// Whether a write has failed: the store has to be opened again before it takes
-    /// another.
+    /// Whether a write has failed, so that the store has to be opened again before the next
+    /// one.
     pub fn is_closed(&self) -> bool {
         match self {
             Store::Rocks(store) => store.is_closed(),
@@ -112,7 +113,7 @@ impl Store {
         }
     }
 
-    /// How many keys a family holds, about.
+    /// About how many keys a family has.
     pub fn estimated_keys(&self, family: Family) -> u64 {
         match self {
             Store::Rocks(store) => store.estimated_keys(family),

@@ -1,4 +1,4 @@
-//! A store in memory, for tests and for what is rebuilt at every start.
+//! A store in memory, for tests and for state that is rebuilt at every start.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
@@ -9,7 +9,7 @@ use super::batch::{Batch, Change, Entry, Error, Family};
 
 type Entries = BTreeMap<(Family, Vec<u8>), Vec<u8>>;
 
-/// What a batch has replaced: enough to take it back.
+/// The previous values of the keys that a batch changed, to undo it.
 type Undo = Vec<((Family, Vec<u8>), Option<Vec<u8>>)>;
 
 #[derive(Debug, Default)]
@@ -17,21 +17,21 @@ pub struct Memory {
     entries: Mutex<Entries>,
     /// The newest batches, where a simulation may lose them.
     undo: Option<Mutex<VecDeque<Undo>>>,
-    /// Takes nothing, as a store on a full disk.
+    /// Whether writes fail as on a full disk.
     full: AtomicBool,
 }
 
-/// Batches that a simulated power cut can take at most.
+/// The most batches that a simulated power cut loses.
 const UNSYNCED_BATCHES: usize = 16;
 
 impl Memory {
-    /// One that can lose its last batches, as a store on disk does whose log of
-    /// writes is not synced. Never one that was followed by another one kept.
+    /// A store that can lose its newest batches, like one on disk whose write-ahead log is
+    /// not synced. It loses no batch without those after it.
     pub fn forgetful() -> Memory {
         Memory { undo: Some(Mutex::default()), ..Memory::default() }
     }
 
-    /// A power cut: up to so many of the newest batches are gone.
+    /// Simulates a power cut: up to `batches` of the newest batches are lost.
     pub fn lose(&self, batches: usize) {
         let Some(undo) = &self.undo else { return };
         let mut undo = undo.lock().expect("no panic holds this lock");
@@ -46,7 +46,7 @@ impl Memory {
         }
     }
 
-    /// A copy of everything, as a snapshot is.
+    /// A copy of everything, as a snapshot would be.
     pub fn copy(&self) -> Memory {
         let entries = self.entries.lock().expect("no panic holds this lock").clone();
         Memory { entries: Mutex::new(entries), undo: self.undo.as_ref().map(|_| Mutex::default()), ..Memory::default() }
@@ -56,7 +56,7 @@ impl Memory {
         self.entries.lock().expect("no panic holds this lock").get(&(family, key.to_vec())).cloned()
     }
 
-    /// From now on nothing is taken, or everything again.
+    /// Makes writes fail, or succeed again.
     pub fn set_full(&self, is_full: bool) {
         self.full.store(is_full, Ordering::Release);
     }
@@ -65,6 +65,8 @@ impl Memory {
         self.full.load(Ordering::Acquire)
     }
 
+    /// Writes a batch.
+    ///
     /// # Errors
     /// When it is full.
     pub fn try_write(&self, batch: Batch) -> Result<(), Error> {
@@ -90,7 +92,7 @@ impl Memory {
                     let before = entries.remove(&key);
                     replaced.push((key, before));
                 }
-                // Nothing lies between a key and one before it.
+                // The range is empty.
                 Change::DeleteRange(_, from, to) if from >= to => {}
                 Change::DeleteRange(family, from, to) => {
                     let range = (Bound::Included((family, from)), Bound::Excluded((family, to)));

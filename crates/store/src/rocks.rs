@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 use super::batch::{Batch, Change, Entry, Error, Family};
 use super::contents::{self, Contents, Notes};
 
-/// How often a store is looked at for what is to be noted of it, at most.
+/// How often at most the contents of a store are noted.
 const NOTE_EVERY: Duration = Duration::from_secs(1);
-/// Less than this is not worth a table of its own.
+/// Fewer bytes are not worth a table of their own.
 const LEAST_FLUSHED: u64 = 1 << 20;
 
-/// What all stores of a process share, so that their number costs no memory.
+/// What all stores of a process share, so that their number does not multiply memory.
 #[derive(Clone)]
 pub struct Shared {
     cache: Cache,
@@ -32,25 +32,25 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Shared {
-    /// `memory_bytes` bounds blocks and write buffers of all stores together.
+    /// `memory_bytes` bounds the block cache and write buffers of all stores together.
     pub fn new(memory_bytes: usize) -> Shared {
         let cache = Cache::new_lru_cache(memory_bytes);
         let buffers = WriteBufferManager::new_write_buffer_manager_with_cache(memory_bytes / 2, false, cache.clone());
         Shared { cache, buffers }
     }
 
-    /// Another bound from now on; blocks beyond it are let go.
+    /// Sets another bound; blocks beyond it are evicted.
     pub fn set_capacity(&self, memory_bytes: usize) {
         self.cache.clone().set_capacity(memory_bytes);
         self.buffers.set_buffer_size(memory_bytes / 2);
     }
 
-    /// What write buffers take of it.
+    /// Bytes of write buffers.
     pub fn buffer_bytes(&self) -> usize {
         self.buffers.get_usage()
     }
 
-    /// What blocks and write buffers take now.
+    /// Bytes of the block cache and write buffers.
     pub fn memory_bytes(&self) -> usize {
         self.cache.get_usage()
     }
@@ -60,12 +60,12 @@ pub struct Rocks {
     db: DB,
     path: PathBuf,
     families: &'static [Family],
-    /// `None` in copies, which are looked at and not changed.
+    /// `None` in a copy, which is only read.
     notes: Option<Mutex<(Notes, Instant)>>,
-    /// `None` in copies, too.
+    /// `None` in a copy.
     buffers: Option<WriteBufferManager>,
     damaged: AtomicBool,
-    /// A write has failed: RocksDB takes no other before it is opened again.
+    /// Whether a write has failed: RocksDB takes no other before it is opened again.
     closed: AtomicBool,
 }
 
@@ -75,22 +75,22 @@ impl std::fmt::Debug for Rocks {
     }
 }
 
-/// What a folder holds that a store is opened in.
+/// What a store is opened from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum OpenMode {
     New,
-    /// Each write-ahead log must follow the one before.
+    /// Write-ahead logs must follow each other without a gap.
     Existing,
-    /// A copy has no write-ahead log for the next one to follow.
+    /// A copy has no write-ahead log that the next one could follow.
     Copy,
 }
 
 impl Rocks {
-    /// Opens a store, or makes one in a folder that holds none.
+    /// Opens a store, or creates one in a folder that has none.
     ///
     /// # Errors
-    /// [`Error::Damaged`] when what is there is not what was written: a checksum
-    /// fails, or something is missing.
+    /// [`Error::Damaged`] when the store is not what was written: a checksum fails, or
+    /// something is missing.
     pub fn open(path: &Path, families: &'static [Family], shared: &Shared) -> Result<Rocks, Error> {
         let io = |e: std::io::Error| Error::io(path, e);
         std::fs::create_dir_all(path).map_err(io)?;
@@ -98,8 +98,9 @@ impl Rocks {
         if is_new {
             contents::clear(path).map_err(io)?;
         } else if !contents::has_log(path).map_err(io)? {
-            // A copy, which has no write-ahead log: RocksDB begins one when it opens
-            // a store, and takes the next to follow it only where it knows one.
+            // RocksDB begins a write-ahead log when it opens a store, and checks that the
+            // next one follows it only where it knows one. A copy has none, so it is opened
+            // once before.
             drop(Rocks::open_with(path, families, shared, OpenMode::Copy)?);
         }
         let mode = if is_new { OpenMode::New } else { OpenMode::Existing };
@@ -108,15 +109,15 @@ impl Rocks {
 
     fn open_with(path: &Path, families: &'static [Family], shared: &Shared, mode: OpenMode) -> Result<Rocks, Error> {
         let (is_new, follows) = (mode == OpenMode::New, mode != OpenMode::Copy);
-        // Files take what they hold and no more: with two stores a partition,
-        // room set aside beforehand would fill a small disk by itself.
+        // Files take only the bytes that they contain: with two stores for each partition,
+        // preallocated space would fill a small disk by itself.
         let standard = format!("allow_fallocate=false;track_and_verify_wals={follows}");
         let mut options = Options::default().get_options_from_string(standard).map_err(|e| error(path, e))?;
         options.set_manifest_preallocation_size(64 << 10);
         options.create_if_missing(is_new);
         options.create_missing_column_families(true);
-        // Whatever a crash or a damaged file leaves of the newest changes, it is a
-        // state that was there: no family is ahead of another.
+        // Families are flushed together, so that whatever a crash or a damaged file leaves
+        // of the newest changes is a state that existed, with no family ahead of another.
         options.set_atomic_flush(true);
         options.set_paranoid_checks(true);
         options.set_write_buffer_manager(&shared.buffers);
@@ -151,7 +152,7 @@ impl Rocks {
         Rocks { db, path: path.to_owned(), families, notes: None, buffers: None, damaged, closed }
     }
 
-    /// For looking into a copy; nothing is written.
+    /// Opens a copy for reading.
     ///
     /// # Errors
     /// As [`Rocks::open`].
@@ -175,8 +176,8 @@ impl Rocks {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// Every table that the store lists is there, and as long as it was made.
-    /// RocksDB itself looks at a table when it first reads it.
+    /// Checks that every table of the store exists with its full length. RocksDB checks a
+    /// table only when it first reads it.
     fn check_tables(&self) -> Result<(), Error> {
         let listed = || self.db.live_files().map_err(|e| self.failed(e));
         for table in listed()? {
@@ -211,8 +212,8 @@ impl Rocks {
         Ok(())
     }
 
-    /// Notes what the store contains, if that has changed and the last look is not
-    /// of just now.
+    /// Notes the contents of the store, if they have changed and the last look was some
+    /// time ago.
     fn note(&self, at_once: bool) {
         let Some(notes) = &self.notes else { return };
         let mut notes = notes.lock().expect("no panic holds this lock");
@@ -226,7 +227,7 @@ impl Rocks {
         }
     }
 
-    /// What was noted before stands, and says less.
+    /// The older note stays valid; it only covers less.
     fn not_noted(&self, error: &std::io::Error) {
         tracing::warn!(%error, store = %self.path.display(), "what the store contains could not be noted");
     }
@@ -271,9 +272,9 @@ impl Rocks {
         Ok(())
     }
 
-    /// RocksDB compares the write buffers of all stores with their bound before it writes,
-    /// and flushes the store that it writes to: what a large batch leaves in one that
-    /// nothing is written to afterwards would stay in memory beyond the bound.
+    /// Flushes write buffers that exceed the bound. RocksDB checks the bound of all stores
+    /// only before a write, and flushes the store that it writes to; what a large batch
+    /// leaves in a store without further writes would stay in memory.
     fn flush_beyond_the_bound(&self) {
         let Some(buffers) = &self.buffers else { return };
         if buffers.get_usage() <= buffers.get_buffer_size() {
@@ -289,7 +290,7 @@ impl Rocks {
         let mut flush = rocksdb::FlushOptions::default();
         flush.set_wait(false);
         if let Err(error) = self.db.flush_cfs_opt(&handles, &flush) {
-            // The next write meets what keeps it from it.
+            // The next write fails with the same cause.
             tracing::debug!(%error, store = %self.path.display(), "the write buffers were not flushed");
         }
     }
@@ -304,7 +305,7 @@ impl Rocks {
         Ok(entries)
     }
 
-    /// Brings what is in memory to tables.
+    /// Flushes write buffers to tables.
     #[cfg(test)]
     pub fn flush(&self) -> Result<(), Error> {
         let handles: Vec<&ColumnFamily> = self.families.iter().map(|family| self.handle(*family)).collect();
@@ -331,10 +332,10 @@ impl Drop for Rocks {
     }
 }
 
-/// Compares a store that is not open with what is noted of it.
+/// Compares a store that is not open with its note.
 fn check(path: &Path, families: &'static [Family], options: &Options) -> Result<(), Error> {
     let contradicted = |found: contents::Error| match &found {
-        // That a file cannot be read now says nothing of what is in it.
+        // That a file cannot be read at the moment does not mean that it is damaged.
         contents::Error::Io { source, .. } if !is_gone(source) => Error::io(path, found),
         _ => Error::damaged(path, found),
     };
@@ -343,7 +344,7 @@ fn check(path: &Path, families: &'static [Family], options: &Options) -> Result<
     if let Some(noted) = &noted {
         noted.check(path).map_err(contradicted)?;
     }
-    // One that is missing would be made anew, and empty.
+    // A missing family would be created anew, and empty.
     let there = DB::list_cf(options, path).map_err(|e| opening_error(path, e))?;
     let must_be_there = |family: &&Family| match &noted {
         Some(noted) => noted.families.iter().any(|name| name == family.name()),
@@ -354,7 +355,7 @@ fn check(path: &Path, families: &'static [Family], options: &Options) -> Result<
     lost.map_or(Ok(()), |lost| Err(Error::damaged(path, format!("the column family {lost} is missing"))))
 }
 
-/// Of a write buffer, for the filter of its keys: 24 bits for each of rows of 300 bytes.
+/// Part of a write buffer for the filter of its keys: 24 bits for each row of 300 bytes.
 const MEMTABLE_BLOOM_RATIO: f64 = 0.01;
 
 fn family_options(shared: &Shared, is_probed: bool) -> Options {
@@ -374,16 +375,16 @@ fn family_options(shared: &Shared, is_probed: bool) -> Options {
     options
 }
 
-/// Whether a file is not there, or is no file any more. Whatever else keeps it
-/// from being opened or read (no rights, too many open files, no memory, a failing
-/// disk) may pass, and what it holds may be sound.
+/// Whether a file does not exist, or is not a file. Every other reason why it cannot be
+/// opened or read (permissions, open files, memory, a failing disk) may pass, and its
+/// contents may be sound.
 fn is_gone(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{InvalidData, IsADirectory, NotADirectory, NotFound, UnexpectedEof};
     matches!(error.kind(), NotFound | IsADirectory | NotADirectory | UnexpectedEof | InvalidData)
 }
 
-/// What is said of a store that is there and does not open: whatever is missing of
-/// it, or is no part of a store, is damage.
+/// The error for a store that exists and cannot be opened: a missing or foreign file is
+/// damage.
 fn opening_error(path: &Path, found: rocksdb::Error) -> Error {
     if is_of_the_system(&found) {
         return Error::io(path, found);
@@ -394,8 +395,8 @@ fn opening_error(path: &Path, found: rocksdb::Error) -> Error {
     }
 }
 
-/// Whether RocksDB tells of what the system would not do, also where that has made
-/// it doubt a file: "Corruption: Can't access …: IO error: … Too many open files".
+/// Whether RocksDB reports a failure of the system, even when it calls the file corrupt
+/// because of it: "Corruption: Can't access …: IO error: … Too many open files".
 fn is_of_the_system(found: &rocksdb::Error) -> bool {
     let text = found.as_ref();
     let is_told = found.kind() == ErrorKind::IOError || text.contains("IO error");

@@ -1,6 +1,6 @@
-//! Copies of stores in a folder or a bucket, to take up work from where there
-//! is no state at hand. A snapshot counts once its manifest is there, which is
-//! written last; files that a writer has brought already are not brought again.
+//! Snapshots: copies of stores in a folder or a bucket, from which state is restored. A
+//! snapshot is complete when its manifest exists, which is written last; files that its
+//! writer has uploaded before are not uploaded again.
 
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,37 +11,38 @@ use super::bucket::{Bucket, Error, Object, Stored};
 use askwhen_domain::time::{DAY, Millis};
 use askwhen_wire::error::Class;
 
-/// Version of the manifest's form, and the first that this program reads, which is
-/// that of 0.1.0. Members may be added within a version.
+/// Version of the manifest's format. This program also reads 1, the format of 0.1.0.
+/// Members may be added within a version.
 const FORMAT: u32 = 2;
 const FIRST_FORMAT: u32 = 2;
-/// Snapshots are only removed when they are this old, and never the newest two.
+/// Snapshots are only removed when they are this old, in milliseconds, and never the newest
+/// two.
 const KEPT_AT_LEAST: Millis = DAY;
 const NEWEST_KEPT: usize = 2;
-/// The properties of a table stand before its footer and are far shorter.
+/// The properties of a table are before its footer and much shorter than this.
 const TAIL_BYTES: u64 = 8 << 10;
 
-/// Stands before the URL of a place in errors.
+/// Precedes the URL of the place in errors.
 const SETTING: &str = "[snapshots] url ";
 
-/// What a snapshot is of; everything but the files.
+/// What a snapshot contains, apart from its files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subject {
     /// `engine` or `delivery`.
     pub role: String,
     pub partition: u32,
-    /// Orders snapshots of one partition: everything before is in the state.
+    /// Orders the snapshots of one partition: everything before it is in the state.
     pub position: u64,
-    /// Next offset to read, by the topic's name.
+    /// By topic name, the next offset to be read.
     pub positions: BTreeMap<String, u64>,
-    /// Hex of the log's incarnation.
+    /// The log's incarnation in hex.
     pub incarnation: String,
     pub partitions: u32,
     pub logic_version: u32,
-    /// How often the state has been replaced by another: of two, the higher counts.
+    /// How often the state was replaced by another; a higher generation is newer.
     pub generation: u64,
     pub created_at: Millis,
-    /// Whose files these are: numbers of files repeat between stores.
+    /// The store that wrote it: file numbers repeat between stores.
     pub writer: String,
 }
 
@@ -50,13 +51,13 @@ pub struct File {
     pub name: String,
     pub bytes: u64,
     pub crc32c: u32,
-    /// Below the place of all snapshots.
+    /// Name of the object, below the place of all snapshots.
     pub object: String,
     /// In a sealed place: what is stored of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stored: Option<Stored>,
-    /// CRC-32C of a table's last [`TAIL_BYTES`], which tell it from every other: they
-    /// hold the ids of the database, of its session and of the table. Absent in
+    /// CRC-32C of a table's last [`TAIL_BYTES`]. It identifies the table, because they
+    /// contain the ids of the database, of its session and of the table. `None` in
     /// snapshots of version 0.1.0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tail_crc32c: Option<u32>,
@@ -75,13 +76,13 @@ pub struct Manifest {
     pub files: Vec<File>,
 }
 
-/// What can be told of a manifest of any version.
+/// The members of a manifest of any version.
 #[derive(Deserialize)]
 struct AnyManifest {
     format: u32,
 }
 
-/// Why a snapshot that is listed cannot be used.
+/// Why a listed snapshot cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Unusable {
     #[error("its manifest is unreadable: {0}")]
@@ -91,7 +92,7 @@ pub enum Unusable {
         program = env!("CARGO_PKG_VERSION")
     )]
     Format { found: u32 },
-    /// Cut or changed, it could still be JSON.
+    /// Its contents do not fit its name: it was cut off or changed.
     #[error("its manifest is of another snapshot")]
     Misnamed,
     #[error("{object} is missing")]
@@ -111,20 +112,20 @@ impl Unusable {
         }
     }
 
-    /// The one before it is taken.
+    /// The class of the error; the snapshot before it is used.
     pub fn class(&self) -> Class {
         Class::Reject
     }
 }
 
-/// A manifest's name, and the manifest; or why it cannot be used.
+/// A manifest's name, with the manifest or why it cannot be used.
 pub type Listed = (String, Result<Manifest, Unusable>);
 
 impl Manifest {
-    /// Reads a manifest of any version from 0.1.0 on up to this program's own.
+    /// Reads a manifest of any version up to this program's.
     ///
     /// # Errors
-    /// What is wrong with it; of a later version, both versions.
+    /// Why it cannot be used; for a later version, both versions.
     fn read(bytes: &[u8]) -> Result<Manifest, Unusable> {
         let AnyManifest { format } = serde_json::from_slice(bytes)?;
         if !(FIRST_FORMAT..=FORMAT).contains(&format) {
@@ -139,7 +140,7 @@ impl Manifest {
         format!("{}/{}/{:020}-{}", s.role, s.partition, s.position, s.writer)
     }
 
-    /// For people and their scripts.
+    /// The manifest as JSON, for operators and scripts.
     pub fn summary(&self) -> serde_json::Value {
         serde_json::json!({
             "name": self.name(),
@@ -168,7 +169,7 @@ fn damaged(manifest: &Manifest, detail: String) -> Error {
     Error::Damaged { what: format!("snapshot {}", manifest.name()), detail }
 }
 
-/// Where snapshots are kept.
+/// The place of all snapshots.
 #[derive(Clone)]
 pub struct SnapshotRepository {
     bucket: Bucket,
@@ -184,17 +185,17 @@ impl SnapshotRepository {
     /// See [`Bucket::open`].
     ///
     /// # Errors
-    /// When the URL names no place that can be used.
+    /// When the URL cannot be used.
     pub fn open(url: &str) -> Result<SnapshotRepository, Error> {
         Ok(SnapshotRepository { bucket: Bucket::open_as(SETTING, url)? })
     }
 
-    /// In a folder of a bucket that is used for more.
+    /// In a folder of a bucket that is used for other things, too.
     pub fn in_bucket(bucket: Bucket) -> SnapshotRepository {
         SnapshotRepository { bucket }
     }
 
-    /// The folder, when it is one of this machine.
+    /// The folder, if it is one on this machine.
     pub fn folder(&self) -> Option<std::path::PathBuf> {
         self.bucket.folder()
     }
@@ -204,11 +205,11 @@ impl SnapshotRepository {
         self.bucket.give_up();
     }
 
-    /// Brings a store's files, then its manifest. `before` is this writer's
-    /// last snapshot: files that it brought are not brought again.
+    /// Uploads a store's files, then its manifest. `before` is this writer's last snapshot;
+    /// files that it has uploaded are not uploaded again.
     ///
     /// # Errors
-    /// When a file cannot be read or brought; then there is no snapshot.
+    /// When a file cannot be read or uploaded; then there is no snapshot.
     pub fn write(&self, subject: Subject, dir: &Path, before: Option<&Manifest>) -> Result<Manifest, Error> {
         self.bucket.run(self.bring(subject, dir, before))
     }
@@ -228,10 +229,10 @@ impl SnapshotRepository {
             let path = entry.path();
             let bytes = entry.metadata().map_err(Error::io(&path))?.len();
             let file_name = entry.file_name().to_string_lossy().into_owned();
-            // Tables never change; everything else is this snapshot's own.
+            // Tables never change; every other file belongs to this snapshot alone.
             let table = file_name.ends_with(".sst");
             let tail_crc32c = table.then(|| tail_crc32c(&path, bytes)).transpose().map_err(Error::io(&path))?;
-            // Its name says little: a store that is put back from an earlier copy gives
+            // The name is not enough: a store that was restored from an earlier copy gives
             // the same numbers to other tables.
             let same = |known: &&&File| {
                 known.bytes == bytes
@@ -251,12 +252,12 @@ impl SnapshotRepository {
         }
         self.look(&manifest).await?;
         let text = serde_json::to_vec_pretty(&manifest).expect("a manifest serialises");
-        // Should it be there, it is the same state once more.
+        // If it exists, it is the same state.
         self.bucket.put_once(&format!("{name}.json"), text).await?;
         Ok(manifest)
     }
 
-    /// Every file is there and as long as it should be.
+    /// Checks that every file exists with its full length.
     async fn look(&self, manifest: &Manifest) -> Result<(), Error> {
         match self.incomplete(manifest).await? {
             None => Ok(()),
@@ -264,7 +265,7 @@ impl SnapshotRepository {
         }
     }
 
-    /// The first file that is not there, or not as long as it should be.
+    /// The first file that does not exist or has another length.
     async fn incomplete(&self, manifest: &Manifest) -> Result<Option<Unusable>, Error> {
         for file in &manifest.files {
             let (object, wanted_bytes) = (file.object.clone(), file.stored_bytes());
@@ -277,15 +278,15 @@ impl SnapshotRepository {
         Ok(None)
     }
 
-    /// Whether every file of a snapshot is there and as long as it should be.
+    /// Checks that every file of a snapshot exists with its full length.
     ///
     /// # Errors
-    /// [`Error::Damaged`] when not.
+    /// [`Error::Damaged`] when one does not.
     pub fn is_whole(&self, manifest: &Manifest) -> Result<(), Error> {
         self.bucket.run(self.look(manifest))
     }
 
-    /// The snapshots of one partition, the furthest first.
+    /// The snapshots of one partition, the newest first.
     ///
     /// # Errors
     /// When the place cannot be listed.
@@ -305,8 +306,7 @@ impl SnapshotRepository {
         Ok(manifests)
     }
 
-    /// The manifests of one partition, and what is wrong with those that cannot be
-    /// read, in any order.
+    /// The manifests of one partition, or why one cannot be used, in any order.
     ///
     /// # Errors
     /// When the place cannot be listed.
@@ -314,8 +314,7 @@ impl SnapshotRepository {
         self.bucket.run(self.read_all(role, partition))
     }
 
-    /// The snapshots of one partition and what is wrong with them, the furthest
-    /// first.
+    /// The snapshots of one partition, or why one cannot be used, the newest first.
     ///
     /// # Errors
     /// When the place cannot be listed.
@@ -345,8 +344,9 @@ impl SnapshotRepository {
         Ok(read.collect())
     }
 
-    /// Brings a snapshot's files into a new folder, every checksum compared;
-    /// `progress` hears bytes done and bytes in all, and says whether to go on.
+    /// Downloads a snapshot's files into a new folder and compares every checksum.
+    /// `progress` is called with the bytes read and the total, and returns whether to go
+    /// on.
     ///
     /// # Errors
     /// [`Error::Damaged`] when a file is not what the manifest says.
@@ -394,7 +394,7 @@ impl SnapshotRepository {
         Ok(())
     }
 
-    /// Removes old snapshots of a partition, then files that none names.
+    /// Removes old snapshots of a partition, then files that no manifest names.
     ///
     /// # Errors
     /// When the place cannot be listed or changed.
@@ -402,7 +402,8 @@ impl SnapshotRepository {
         self.bucket.run(async {
             let manifests = self.list_async(role, partition).await?;
             let old = |m: &Manifest| now - m.subject.created_at > KEPT_AT_LEAST;
-            // Of an earlier log in the same place none is kept for its position.
+            // Snapshots of an earlier log in the same place are not kept for their
+            // positions.
             let newest = manifests.iter().max_by_key(|m| m.subject.created_at);
             let current = newest.map(|m| m.subject.incarnation.clone()).unwrap_or_default();
             let mut counted = 0;
