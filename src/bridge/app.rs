@@ -1,5 +1,5 @@
-//! What requests are answered with: the application and a request, and how a
-//! request reaches a partition and hears from it.
+//! The state that request handlers share, one request, and the ways in which a request
+//! reaches a partition and gets its answer.
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -32,33 +32,34 @@ use askwhen_wire::record::{Internal, REPLY_HEADER};
 use askwhen_wire::seal::ClusterKey;
 use askwhen_wire::topic::Topic;
 
-/// Moves the test clock by so many milliseconds; answers with the new now.
+/// Moves the test clock by so many milliseconds; the sender gets the new time.
 pub type Advance = (Millis, tokio::sync::oneshot::Sender<Millis>);
 
-/// Asks for snapshots of all stores of this process.
+/// Requests snapshots of all stores of this process.
 pub type AskSnapshots = Box<dyn Fn(SnapshotReply) + Send + Sync>;
 
-/// Who waits for snapshots gets what each says of itself.
+/// Gets the result of a round of snapshots: a description of each.
 pub type SnapshotReply = tokio::sync::oneshot::Sender<Result<Vec<serde_json::Value>, SnapshotFailure>>;
 
-/// The last snapshot of a round that failed; the others were taken.
+/// A snapshot of a round that failed (the last, if several did); the others were taken.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{role} partition {partition}: {source}")]
 pub struct SnapshotFailure {
     pub role: &'static str,
     pub partition: u32,
-    /// Shared: all who waited for the round are told.
+    /// Shared by all who waited for the round.
     pub source: Arc<dyn std::error::Error + Send + Sync>,
 }
 
-/// Why an endpoint of a project is held, and since when.
+/// By project and endpoint id: why this process holds the endpoint's deliveries, and since
+/// when.
 pub type HoldOf = Box<dyn Fn(&str, &str) -> Option<(&'static str, Millis)> + Send + Sync>;
 
-/// What a listener serves.
+/// Which routes a listener serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Surface {
     Whole,
-    /// Everything but what operators use.
+    /// Everything but operators' routes.
     Public,
     Operators,
 }
@@ -69,52 +70,52 @@ pub struct App {
     pub clock: Clock,
     pub replies: Replies,
     pub key: ClusterKey,
-    /// The engine's partitions, as far as this process has them.
+    /// The status of every partition of the engine in this process.
     pub engine: Vec<Arc<Status>>,
     pub auth: Auth,
     pub view: Arc<View>,
     pub cors_origins: AllowedOrigins,
-    /// What a proxy puts before every path: empty, or `/ask`.
+    /// The prefix that a proxy puts before every path: empty, or `/ask`.
     pub base_path: String,
-    /// Where people reach the console; empty where nobody knows it.
+    /// The URL of the console for people; empty when it is not known.
     pub console_url: String,
-    /// Who may frame the survey page, as a policy lists them; empty: nobody.
+    /// The `frame-ancestors` of the survey page; empty for none.
     pub frame_ancestors: String,
     pub allow_targets: Vec<IpNet>,
     pub reply_timeout: Duration,
-    /// Whether every request is logged, not only those that are refused.
+    /// Whether every request is logged, and not only those that are refused.
     pub access_log: bool,
-    /// Lives where the role `console` runs.
+    /// The lists; `None` where the role `console` does not run.
     pub lists: Option<Arc<dyn Lists>>,
-    /// There where the lists are.
+    /// Reads of the journal; where the lists are.
     pub history: Option<Arc<HistoryReader>>,
     pub recoveries: Recoveries,
-    /// Which process this is, among those that run jobs.
+    /// Identifies this process among those that run jobs.
     pub process_id: String,
-    /// Set when the process is to end.
+    /// Set when the process is about to end.
     pub ending: Arc<AtomicBool>,
-    /// How many listen to changes.
+    /// Bounds how many clients listen to changes.
     pub listeners: Arc<Semaphore>,
     pub sessions: Sessions,
-    /// There under `--test-clock` alone.
+    /// `None` without `--test-clock`.
     pub test_clock: Option<tokio::sync::mpsc::Sender<Advance>>,
-    /// Whether the role `bridge` runs here; else only health and lists are served.
+    /// Whether the role `bridge` runs here; without it only health and lists are served.
     pub takes_requests: bool,
-    /// There where the engine runs.
+    /// `None` where the engine does not run.
     pub window_counts: Option<WindowCounts>,
-    /// The configuration in force in this process, without its secrets.
+    /// The configuration of this process, without secrets.
     pub configuration: RwLock<serde_json::Value>,
-    /// There where stores are: takes a snapshot of each.
+    /// Takes a snapshot of every store; `None` where there are none.
     pub snapshots: Option<AskSnapshots>,
-    /// Reasons why the process is not ready, empty when it is; and the
-    /// partitions that it owns.
+    /// Returns the reasons why the process is not ready (none if it is), and the partitions
+    /// that it owns.
     pub readiness: Box<dyn Fn() -> (Vec<String>, serde_json::Value) + Send + Sync>,
-    /// Why this process sends nothing to an endpoint of a project by its own
-    /// fault, and since when.
+    /// Why this process holds an endpoint's deliveries because of a fault of its own, and
+    /// since when.
     pub hold_of: HoldOf,
 }
 
-/// One request, taken apart.
+/// A request, as its handler gets it.
 pub(super) struct RequestContext<'a> {
     pub route: &'a Route,
     pub headers: &'a HeaderMap,
@@ -125,7 +126,7 @@ pub(super) struct RequestContext<'a> {
 }
 
 impl RequestContext<'_> {
-    /// The body, or an empty object where it is left out.
+    /// The body; an empty object when there is none.
     pub fn text(&self) -> Result<&str, Problem> {
         self.no_query()?;
         if self.body.is_empty() {
@@ -134,13 +135,13 @@ impl RequestContext<'_> {
         json::check(&self.body).map_err(Problem::json)
     }
 
-    /// A query says nothing here: what was meant as a rehearsal must not come true.
+    /// Refuses a query string: a `dry_run` that a route does not have must not be ignored.
     pub fn no_query(&self) -> Result<(), Problem> {
         let detail = "this route takes no query";
         if self.query.is_empty() { Ok(()) } else { Err(Problem::field(Code::UnknownField, "", detail)) }
     }
 
-    /// A body that may say nothing.
+    /// Accepts only a body without members.
     pub fn no_members(&self) -> Result<(), Problem> {
         let faults = Fields::of(self.text()?, String::new()).close();
         if faults.is_empty() { Ok(()) } else { Err(Problem::fields(faults)) }
@@ -153,8 +154,8 @@ impl App {
         TopicPartition { topic: Topic::Events, partition: id::partition_of(user_id, self.log.partitions()) }
     }
 
-    /// Appends a record and waits for what the engine says to it; `None` when
-    /// it says nothing in time.
+    /// Appends a record and waits for the engine's answer; `None` when there is none in
+    /// time.
     pub(super) async fn ask(
         &self,
         user_id: &str,
@@ -176,9 +177,9 @@ impl App {
         Ok(tokio::time::timeout(self.reply_timeout, waiter.next()).await.ok().flatten())
     }
 
-    /// Refuses what a partition of this process would only keep: while its clock is
-    /// behind, or while it has stopped until a person has looked, it decides
-    /// nothing. A restored backup may be without what the journal takes until then.
+    /// Refuses records for a partition of this process that would only keep them: its clock
+    /// is behind, or it waits for an operator. A backup that is restored meanwhile might
+    /// not contain them.
     pub(super) fn decides(&self, at: TopicPartition) -> Result<(), Problem> {
         let Some(status) = self.engine.get(at.partition as usize) else { return Ok(()) };
         let why = match status.phase() {
@@ -190,8 +191,8 @@ impl App {
         Err(Problem::later(503, "log_unavailable", &why, Duration::from_secs(5)))
     }
 
-    /// The same for an internal record, with its MAC. Gives the waiter too, for
-    /// what several partitions answer.
+    /// Appends an internal record with its MAC; returns the waiter, because several
+    /// partitions may answer.
     pub(super) async fn send_internal(
         &self,
         at: TopicPartition,
@@ -207,7 +208,7 @@ impl App {
     }
 }
 
-/// What blocks is done beside the requests.
+/// Runs work that blocks on a thread of its own.
 pub(super) async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
     tokio::task::spawn_blocking(work).await.map_err(|e| Problem::new(500, "internal", e.to_string()))
 }

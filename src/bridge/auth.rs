@@ -1,4 +1,4 @@
-//! Who asks: keys, their kinds, identity signatures, quotas.
+//! Authentication: keys and their kinds, identity signatures, request quotas.
 
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
@@ -15,8 +15,8 @@ use askwhen_domain::time::{MINUTE, Millis};
 use askwhen_domain::webhook::rate::Rate;
 use askwhen_wire::json;
 
-/// What a key may do: `client`, `server` and `admin` each may do what the one before it
-/// may; `viewer` reads what `admin` reads, and changes nothing.
+/// The kind of a key. `client`, `server` and `admin` each include the one before; `viewer`
+/// may read what `admin` may, and changes nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
@@ -29,7 +29,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The kinds of keys, by their names.
+    /// The kinds of keys by name.
     pub const ALL: [Kind; 4] = [Kind::Client, Kind::Server, Kind::Viewer, Kind::Admin];
 
     pub fn parse(name: &str) -> Option<Kind> {
@@ -61,49 +61,49 @@ impl Kind {
 pub struct Caller {
     pub project: String,
     pub kind: Kind,
-    /// Whether it is known by the link that was opened, which names the user.
+    /// Whether the caller was identified by a signed link, which names the user.
     pub by_link: bool,
-    /// The name of the key: the actor of what is changed with it.
+    /// The name of the key, which becomes the actor of changes.
     pub actor: String,
     /// SHA-256 of the key.
     pub digest: [u8; 32],
 }
 
 impl Caller {
-    /// Whoever answers a survey of a project by a link, in which there is no key. The
-    /// answers of one survey share a quota.
+    /// The caller who answers a survey by a link, without a key. All answers to one survey
+    /// share a quota.
     pub fn of_link(project: String, survey_id: &str) -> Caller {
         let digest = digest(&format!("link\0{project}\0{survey_id}"));
         Caller { project, kind: Kind::Client, by_link: true, actor: "link".into(), digest }
     }
 }
 
-/// What one key may do.
+/// The rights of one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyGrant {
     pub key_id: String,
     pub project: String,
     pub kind: Kind,
     pub name: String,
-    /// How the key begins, where that is known.
+    /// The first characters of the key, if they are known.
     pub prefix: Option<String>,
-    /// When it was made, of one that was made at run time.
+    /// When it was created, for keys created at run time.
     pub created_at: Option<Millis>,
 }
 
-/// Keys by their digests.
+/// Keys by their SHA-256.
 pub type KeyGrants = HashMap<[u8; 32], KeyGrant>;
 
-/// As much as that at once, and then at an even pace.
+/// A quota that allows the rate's number at once and then an even pace.
 fn quota(rate: Rate) -> Quota {
     let each = rate.per / rate.count.get();
     Quota::with_period(each.max(Duration::from_nanos(1))).expect("not zero").allow_burst(rate.count)
 }
 
-/// Who may do what, as it is configured.
+/// The configured keys and secrets.
 #[derive(Debug, Default)]
 pub struct Grants {
-    /// The keys of the configuration, or of the data directory.
+    /// The keys in the configuration or in the data directory.
     pub keys: KeyGrants,
     /// Identity secrets by project.
     pub identity: BTreeMap<String, Vec<String>>,
@@ -111,23 +111,24 @@ pub struct Grants {
 
 pub struct Auth {
     grants: RwLock<Arc<Grants>>,
-    /// The keys that were made at run time, and the generation that they are of.
+    /// The keys created at run time, with their generation.
     runtime: RwLock<(u64, Arc<KeyGrants>)>,
-    /// The minute of the last use of each key.
+    /// By key, the minute of its last use.
     used: RwLock<HashMap<[u8; 32], AtomicI64>>,
     limits: RwLock<Arc<Limits>>,
-    /// More users are remembered than there is room for: the next ones share.
+    /// Whether more users are remembered than there is room for, so that further ones share
+    /// quotas.
     crowded: AtomicBool,
 }
 
-/// What is left of each quota.
+/// The remaining quotas.
 struct Limits {
     rates: Rates,
     per_key: DefaultKeyedRateLimiter<[u8; 32]>,
     per_client_user: DefaultKeyedRateLimiter<u128>,
 }
 
-/// Requests of one key, and of a client key for one user.
+/// The rates of requests: of a key, and of a client key for one user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rates {
     pub per_key: Rate,
@@ -144,8 +145,8 @@ impl Limits {
     }
 }
 
-/// Users of client keys whose quota is remembered each by itself. Anybody may make
-/// up users, so beyond that they share what [`SHARED_QUOTAS`] have.
+/// The most users of client keys whose quotas are remembered separately. Anyone can make up
+/// user ids, so further users share [`SHARED_QUOTAS`] quotas.
 const MAX_QUOTAS: usize = 100_000;
 const SHARED_QUOTAS: u128 = 1 << 16;
 
@@ -164,8 +165,7 @@ impl Auth {
         }
     }
 
-    /// From now on these count, and none of before. Quotas begin anew where their rates
-    /// are others.
+    /// Replaces keys, secrets and rates. Quotas whose rates have changed start afresh.
     pub fn replace(&self, grants: Grants, rates: Rates) {
         *self.grants.write().expect("no panic holds this lock") = Arc::new(grants);
         if self.limits().rates != rates {
@@ -181,19 +181,19 @@ impl Auth {
         self.grants.read().expect("no panic holds this lock").clone()
     }
 
-    /// Looks a key up by its digest, so that a wrong one takes the same time
-    /// however wrong it is.
+    /// Finds the caller by the digest of the key, so that every unknown key takes the same
+    /// time.
     ///
     /// # Errors
-    /// 401 without a known key, 403 with one of a lesser kind.
+    /// 401 without a known key, 403 with a key of the wrong kind.
     pub fn caller(&self, headers: &HeaderMap, needed: Kind, reads: bool) -> Result<Caller, Problem> {
-        // Proxies and clients put credentials of their own beside the key.
+        // Proxies and clients may add credentials of their own.
         let known = presented(headers).find_map(|key| self.known(key));
         permitted(known.ok_or_else(unauthorized)?, needed, reads)
     }
 
-    /// A client key that stands in the body as `key`: a page that is being closed
-    /// can send a body, and no headers.
+    /// Finds the caller by a client key in the body's member `key`: a page that is being
+    /// closed can send a body but no headers.
     ///
     /// # Errors
     /// 401 without a known client key.
@@ -205,12 +205,12 @@ impl Auth {
         key.and_then(|key| self.known(&key)).filter(|caller| caller.kind == Kind::Client).ok_or_else(unauthorized)
     }
 
-    /// Whom a key names.
+    /// The caller of a key, if it is known.
     pub fn known(&self, key: &str) -> Option<Caller> {
         self.known_digest(digest(key))
     }
 
-    /// Whom the key with this digest names, as long as it is in force.
+    /// The caller of the key with this digest, while it is valid.
     pub fn known_digest(&self, digest: [u8; 32]) -> Option<Caller> {
         let caller = |grant: &KeyGrant| Caller {
             project: grant.project.clone(),
@@ -222,7 +222,7 @@ impl Auth {
         self.grants().keys.get(&digest).map(caller).or_else(|| self.runtime_keys().get(&digest).map(caller))
     }
 
-    /// The keys of the configuration or the data directory, with their digests.
+    /// The keys in the configuration or the data directory, by digest.
     pub fn file_keys(&self) -> KeyGrants {
         self.grants().keys.clone()
     }
@@ -231,14 +231,14 @@ impl Auth {
         self.runtime.read().expect("no panic holds this lock").1.clone()
     }
 
-    /// Takes the keys that were made at run time, if they are not of this generation.
+    /// Takes the keys created at run time, unless those of this generation are there.
     pub fn sync_runtime_keys(&self, generation: u64, keys: impl FnOnce() -> KeyGrants) {
         if self.runtime.read().expect("no panic holds this lock").0 != generation {
             *self.runtime.write().expect("no panic holds this lock") = (generation, Arc::new(keys()));
         }
     }
 
-    /// Notes that a key is in use.
+    /// Notes that a key was used.
     pub fn note_use(&self, digest: [u8; 32], now: Millis) {
         let minute = now - now.rem_euclid(MINUTE);
         let used = self.used.read().expect("no panic holds this lock");
@@ -250,12 +250,14 @@ impl Auth {
         self.used.write().expect("no panic holds this lock").insert(digest, AtomicI64::new(minute));
     }
 
-    /// The minute in which this process met a key last.
+    /// The minute in which this process last saw a key.
     pub fn last_used(&self, digest: &[u8; 32]) -> Option<Millis> {
         let used = self.used.read().expect("no panic holds this lock");
         used.get(digest).map(|at| at.load(Ordering::Relaxed))
     }
 
+    /// Counts a request.
+    ///
     /// # Errors
     /// 429 when the key's quota is used up.
     pub fn take_quota(&self, caller: &Caller) -> Result<(), Problem> {
@@ -265,7 +267,7 @@ impl Auth {
             .map_err(|until| limited(until.wait_time_from(DefaultClock::default().now())))
     }
 
-    /// Checks what a client key owes for a user: its signature, and its quota.
+    /// Checks a client key's request for a user: the identity signature and the quota.
     ///
     /// # Errors
     /// 401 `identity_required`, or 429.
@@ -284,7 +286,7 @@ impl Auth {
             .map_err(|until| limited(until.wait_time_from(DefaultClock::default().now())))
     }
 
-    /// Checks the signature that a client key owes for a user who has a name.
+    /// Checks the identity signature that client keys need for users who are not anonymous.
     ///
     /// # Errors
     /// 401 `identity_required`.
@@ -329,8 +331,10 @@ impl Auth {
     }
 }
 
+/// Checks the kind of a caller's key.
+///
 /// # Errors
-/// 403 for a key whose kind does not suffice.
+/// 403 for a key of the wrong kind.
 pub fn permitted(caller: Caller, needed: Kind, reads: bool) -> Result<Caller, Problem> {
     if caller.kind.permits(needed, reads) {
         return Ok(caller);
@@ -348,9 +352,9 @@ pub fn unauthorized() -> Problem {
     Problem::new(401, "unauthorized", detail)
 }
 
-/// The member that holds a client key where there are no headers.
+/// The body's member for a client key where there are no headers.
 pub const KEY_MEMBER: &str = "key";
-/// A body is read before its key is known only if it says that it is no larger.
+/// A body is read before its key is known only if its declared length is at most this.
 const MAX_KEYED_BODY_BYTES: u64 = 256 << 10;
 
 /// Whether a request without a key in its headers may have one in its body.
@@ -360,12 +364,12 @@ pub fn may_be_in_body(headers: &HeaderMap) -> bool {
     is_small && !headers.contains_key(http::header::EXPECT) && presented(headers).next().is_none()
 }
 
-/// Whether the headers hold any key, known or not.
+/// Whether the headers contain a key, known or not.
 pub fn has_key(headers: &HeaderMap) -> bool {
     presented(headers).next().is_some()
 }
 
-/// Every key that the headers hold, in the order in which they count.
+/// Every key in the headers, in order of precedence.
 fn presented(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     let bearer = headers.get_all(http::header::AUTHORIZATION).iter().filter_map(|value| {
         let (scheme, key) = value.to_str().ok()?.trim().split_once(' ')?;

@@ -1,6 +1,6 @@
-//! What an endpoint would have been told, had it been there: messages made again
-//! from topic `responses`, under the ids that they would have had. What it has
-//! been sent already, or was cancelled for it, is not sent by this.
+//! Backfill: messages that an endpoint would have got had it existed earlier. They are made
+//! again from topic `responses`, under the ids that they would have had. Messages that were
+//! sent to it or cancelled for it are left out.
 
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -22,10 +22,10 @@ use askwhen_wire::definition::{self, Code, Target};
 use askwhen_wire::topic::Topic;
 use askwhen_wire::topics::{ResponseRecord, SOURCE_HEADER, Source};
 
-/// A record of topic `responses`, by when its fact happened.
+/// A record of topic `responses`: event time, partition, offset.
 pub(super) type ResponsePosition = (Millis, u32, u64);
 
-/// Whose messages are made, and which.
+/// The endpoint, and the responses whose messages are made.
 #[derive(Clone)]
 pub(super) struct BackfillScope {
     pub log: Log,
@@ -33,7 +33,7 @@ pub(super) struct BackfillScope {
     pub project: String,
     pub endpoint: Arc<Endpoint>,
     pub span: TimeSpan,
-    /// Responses to these surveys are known from then on alone.
+    /// By survey id, the time from which on its responses are kept.
     pub kept_since: BTreeMap<String, Millis>,
 }
 
@@ -90,19 +90,19 @@ impl App {
     }
 }
 
-/// What there is to send.
+/// The messages to be sent.
 #[derive(Default)]
 pub(super) struct BackfillMessage {
     pub places: Vec<ResponsePosition>,
     pub count: usize,
-    /// There is more than one request sends.
+    /// Whether there are more than one request sends.
     more: bool,
-    /// The id of the last message.
+    /// The delivery id of the last message.
     last: Option<String>,
 }
 
 impl BackfillScope {
-    /// What there is to send, up to so many messages.
+    /// Finds the messages to be sent, at most `limit`.
     ///
     /// # Errors
     /// When the log cannot be read.
@@ -137,7 +137,7 @@ impl BackfillScope {
         Ok(found)
     }
 
-    /// The deliveries that a response owes the endpoint, and that are not listed.
+    /// The deliveries of a response to the endpoint that are not listed yet.
     pub fn messages(&self, record: &Record) -> Vec<Delivery> {
         let source = record.header(SOURCE_HEADER).and_then(|source| Source::parse(source));
         let read = record.value.as_deref().and_then(|value| serde_json::from_slice::<ResponseRecord>(value).ok());
@@ -152,14 +152,14 @@ impl BackfillScope {
             return Vec::new();
         }
         let user = UserRef::new(&self.project, &data.user_id);
-        // What cannot be looked up is left out: the next backfill sends it.
+        // If the lists cannot be read, the message is left to the next backfill.
         if self.lists.is_erased(user, source.position()).unwrap_or(true) {
             return Vec::new();
         }
         let Source { partition, offset, .. } = source;
         let origin = Origin { incarnation: self.log.incarnation(), partition, offset };
         let mut made = message::deliveries(&origin, &self.endpoint, WebhookEvent { kind, at }, &data, at);
-        // What is known was sent, or is waiting, or is for a recovery to send.
+        // Listed deliveries were sent, or wait, or are left to a recovery.
         made.retain(|one| self.lists.place(&self.project, &one.delivery_id).is_ok_and(|place| place.is_none()));
         made
     }

@@ -1,4 +1,4 @@
-//! A request's body: its type, its encoding, its size, its JSON, in that order.
+//! Reads a request's body and checks its type, encoding, size and JSON, in that order.
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -17,14 +17,14 @@ use super::connections::{Connection, ConnectionPhase};
 use super::held_bytes::HeldBytes;
 use super::problem::Problem;
 
-/// Largest body, as sent and after decompression.
+/// The most bytes of a body, both as sent and after decompression.
 pub const MAX_BODY_BYTES: usize = 1 << 20;
-/// From the first byte asked for to the last.
+/// The longest time from the first byte to the last.
 const READ_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long a refused body is drained, so that the answer is read.
+/// How long a refused body is read on, so that the client reads the answer.
 const DRAIN: Duration = Duration::from_secs(2);
 const MAX_DRAINED_BYTES: usize = 64 << 20;
-/// A body begins with so much room, unless it says that it is smaller.
+/// The first allocation for a body, unless it declares less.
 const LEAST_ROOM_BYTES: usize = 4 << 10;
 const UNPACK_STEP_BYTES: usize = 8 << 10;
 
@@ -32,24 +32,23 @@ const UNPACK_STEP_BYTES: usize = 8 << 10;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyNeed {
     Json,
-    /// What is empty is no body, whatever type it has.
+    /// JSON or nothing; an empty body may have any type.
     JsonOrNone,
 }
 
-/// What a route takes.
+/// What a route accepts as a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequestedBody {
     pub need: BodyNeed,
-    /// Whether JSON may be called `text/plain`, as pages do that must not cause a
-    /// preflight.
+    /// Whether JSON may have the type `text/plain`, with which pages avoid a preflight.
     pub plain_text: bool,
 }
 
-/// How the characters of a body are written.
+/// The character set of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Charset {
     Utf8,
-    /// One of those that agree with UTF-8 in ASCII: no more is taken.
+    /// One that agrees with UTF-8 in ASCII; nothing beyond ASCII is accepted.
     Ascii,
 }
 
@@ -60,10 +59,10 @@ enum Encoding {
     Zstd,
 }
 
-/// Reads and unpacks a body. Whatever of it is left unread stays in `body`.
+/// Reads and decompresses a body. What is not read stays in `body`.
 ///
 /// # Errors
-/// 415, 413, 408, 400 `bad_encoding`, or 503 when too much is under way.
+/// 415, 413, 408, 400 `bad_encoding`, or 503 when there is no room for it.
 pub async fn read(
     headers: &HeaderMap,
     body: &mut Incoming,
@@ -74,7 +73,7 @@ pub async fn read(
     if may_be_none && hyper::body::Body::is_end_stream(body) {
         return Ok(Bytes::new());
     }
-    // Whether one in chunks is empty is seen when it has been read.
+    // Whether a chunked body is empty is only known when it was read.
     let is_chunked = !headers.contains_key(CONTENT_LENGTH);
     let charset = match charset(headers, wanted.plain_text) {
         Err(problem) if !(may_be_none && is_chunked) => return Err(problem),
@@ -120,10 +119,10 @@ pub async fn read(
     Ok(plain)
 }
 
-/// Bytes of a body, whose room is taken from the budget as it is needed.
+/// The bytes of a body; they are taken from the budget as they are needed.
 struct BodyBuffer {
     bytes: Vec<u8>,
-    /// As far as is known, no more will come.
+    /// The length as far as it is known.
     expected: usize,
     held: HeldBytes,
 }
@@ -133,7 +132,7 @@ impl BodyBuffer {
         BodyBuffer { bytes: Vec::new(), expected, held: HeldBytes::none(connection) }
     }
 
-    /// The capacity that so many bytes more ask for.
+    /// The capacity needed for `more` bytes.
     fn wanted(&self, more: usize) -> usize {
         let needed = self.bytes.len() + more;
         needed.max((2 * self.bytes.capacity()).max(LEAST_ROOM_BYTES).min(self.expected))
@@ -182,7 +181,7 @@ async fn receive(body: &mut Incoming, into: &mut BodyBuffer, connection: &Connec
     }
 }
 
-/// Why no more of a body comes.
+/// The problem when a body breaks off.
 fn broken(error: &hyper::Error) -> Problem {
     let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
     if cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::InvalidData) {
@@ -195,11 +194,11 @@ fn too_large() -> Problem {
     Problem::new(413, "body_too_large", "a body may have at most 1 MiB, also after decompression")
 }
 
-/// Reads on for a while, so that a sender who is still sending reads the
-/// refusal. Gives whether the end was reached.
+/// Reads on for a while, so that a client that is still sending reads the refusal. Returns
+/// whether the end was reached.
 pub async fn drain(headers: &HeaderMap, body: &mut Incoming) -> bool {
     if headers.contains_key(EXPECT) {
-        // It waits to be told to go on, and is not.
+        // The client waits for a 100 Continue, which it does not get.
         return hyper::body::Body::is_end_stream(body);
     }
     let mut drained = 0;
@@ -219,8 +218,8 @@ fn unsupported_type() -> Problem {
     Problem::new(415, "unsupported_media_type", "send content-type: application/json, in UTF-8")
 }
 
-/// The charset of a body whose type is JSON: `application/json`, whatever ends in
-/// `+json`, and what libraries append to them.
+/// The character set of a body whose type is JSON: `application/json` or `+json`, with
+/// parameters.
 fn charset(headers: &HeaderMap, plain_text: bool) -> Result<Charset, Problem> {
     let given = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).ok_or_else(unsupported_type)?;
     let mut parts = given.split(';').map(str::trim);

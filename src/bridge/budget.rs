@@ -1,16 +1,15 @@
-//! The bytes that requests and answers may hold, all connections together. They
-//! are counted as they come, whatever was declared, and given back when the
-//! request is over.
+//! The bytes that requests and answers of all connections may hold together. They are
+//! counted as they come, whatever length was declared, and released when the request ends.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Notify;
 
-/// A request of this size has bytes of its own to fall back on, an eighth of all:
-/// large bodies leave room for the many small ones.
+/// An eighth of the budget is reserved for requests of up to this size, so that large
+/// bodies leave room for small ones.
 pub const SMALL_BYTES: usize = 16 << 10;
 const RESERVED_SHARE: usize = 8;
 
-/// There is no room now, and there was none for a while.
+/// There was no room for a while.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BudgetExhausted;
 

@@ -1,5 +1,5 @@
-//! `GET /v1/changes`: which lists have got other rows, as server-sent events. Whoever
-//! listens is told names alone, and asks the lists for the rest.
+//! `GET /v1/changes`: names of lists that have changed, as server-sent events. Clients read
+//! the lists for the contents.
 
 use bytes::Bytes;
 use http::{HeaderValue, header};
@@ -18,14 +18,14 @@ use super::view::View;
 use askwhen_wire::definition::Kind;
 use askwhen_wire::listing::List;
 
-/// Who may listen at once.
+/// The most clients that listen at once.
 pub const MAX_LISTENERS: usize = 256;
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// A list is named once in so long at most.
+/// A list is named at most once in this time.
 const TELL_EVERY: Duration = Duration::from_secs(1);
-/// Proxies close what is silent for long.
+/// Proxies close connections without traffic.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
-/// Pieces that wait to be read; whoever reads slower is told later.
+/// Events that wait to be read; a client that reads slower gets them later.
 const WAITING_PIECES: usize = 4;
 
 const DEFINITIONS: [(&str, Kind); 6] = [
@@ -37,7 +37,7 @@ const DEFINITIONS: [(&str, Kind); 6] = [
     ("jobs", Kind::Job),
 ];
 
-/// What a listener compares with what it was told last.
+/// Counts of changes, as the listener last got them.
 struct ChangeWatch {
     project: String,
     view: Arc<View>,
@@ -49,7 +49,7 @@ impl ChangeWatch {
     fn now(&self) -> BTreeMap<&'static str, u64> {
         let mut all: BTreeMap<&'static str, u64> =
             DEFINITIONS.iter().map(|(name, kind)| (*name, self.view.moved(&self.project, *kind))).collect();
-        // How an endpoint fares is shown with it.
+        // The list of endpoints shows their health, too.
         *all.entry("endpoints").or_default() += self.view.moved(&self.project, Kind::Health);
         if let Some(lists) = &self.lists {
             for list in [List::Deliveries, List::Decisions, List::Responses] {
@@ -59,7 +59,7 @@ impl ChangeWatch {
         all
     }
 
-    /// Tells changes until nobody listens, or the process ends.
+    /// Sends changes until the client leaves or the process ends.
     async fn tell(self, sender: Sender<Result<Bytes, std::io::Error>>) {
         let mut known = self.now();
         let mut told: BTreeMap<&'static str, Instant> = BTreeMap::new();
@@ -115,7 +115,7 @@ impl App {
         let mut answer = Answer::new(body);
         let out = answer.headers_mut();
         out.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-        // Proxies that gather answers would hold events back.
+        // Proxies that buffer answers would hold events back.
         out.insert("x-accel-buffering", HeaderValue::from_static("no"));
         Ok(answer)
     }

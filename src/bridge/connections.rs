@@ -1,7 +1,7 @@
-//! Who is connected, what each is at, and who gives way when places or bytes run
-//! out. As long as there is room everybody is let be; behind a proxy all come
-//! from one address. When there is none, the address with most gives way first,
-//! and of its connections those that nobody would miss.
+//! The open connections, what each is doing, and which of them is closed when places or
+//! bytes run out. While there is room none is; behind a proxy all come from one address.
+//! Then connections of the address with the most are closed first, and of these the least
+//! useful.
 
 use futures_util::task::AtomicWaker;
 use std::collections::HashMap;
@@ -13,27 +13,27 @@ use std::time::{Duration, Instant};
 
 use super::budget::Budget;
 
-/// A head or body that has not moved for so long gives way when bytes run out.
+/// A head or body without progress for this long may be closed when bytes run out.
 const STALLED: Duration = Duration::from_millis(100);
-/// A connection that has asked for nothing yet gives way after so long.
+/// A new connection without a request may be closed after this time.
 const UNFINISHED: Duration = Duration::from_millis(250);
-/// This part of all places is cleared at a time, so that looking costs little and
-/// a crowd before the door keeps nobody waiting for long.
+/// One in this many places is freed at a time, so that searching costs little and new
+/// connections do not wait long.
 const CLEARED_SHARE: usize = 16;
-/// Between two searches for bytes.
+/// The pause between two searches for bytes.
 const SEARCH_PAUSE_MS: u64 = 10;
 
-/// What a connection is at.
+/// What a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ConnectionPhase {
-    /// Nothing of a next request has come.
+    /// Nothing of the next request has come.
     Idle,
     Head,
     Body,
-    /// A request is at work; this cannot be taken away without harm.
+    /// A request is being handled; closing the connection would do harm.
     Answering,
-    /// The answer is on its way out.
+    /// The answer is being written.
     Writing,
 }
 
@@ -49,14 +49,14 @@ impl ConnectionPhase {
     }
 }
 
-/// One connection, as others see it.
+/// One connection.
 #[derive(Debug)]
 pub struct Connection {
     all: Arc<Connections>,
     number: u64,
     address: IpAddr,
     phase: AtomicU8,
-    /// When it came to this phase, and when bytes last moved, in milliseconds of
+    /// When it entered its phase and when bytes last moved, in milliseconds of
     /// [`Connections::now_ms`].
     since_ms: AtomicU64,
     moved_ms: AtomicU64,
@@ -86,29 +86,28 @@ impl Connection {
         }
     }
 
-    /// Bytes have come or gone.
+    /// Notes that bytes were read or written.
     pub fn moved(&self) {
         self.moved_ms.store(self.all.now_ms(), Ordering::Release);
     }
 
-    /// When it came to its phase.
+    /// When it entered its phase.
     pub fn since(&self) -> Instant {
         self.all.began + Duration::from_millis(self.since_ms.load(Ordering::Acquire))
     }
 
-    /// When bytes last came or went.
+    /// When bytes were last read or written.
     pub fn last_moved(&self) -> Instant {
         self.all.began + Duration::from_millis(self.moved_ms.load(Ordering::Acquire))
     }
 
-    /// Its place or its bytes are needed by others. Whoever asks is woken when
-    /// that changes.
+    /// Whether others need its place or its bytes. `waker` is woken when that changes.
     pub fn is_evicted(&self, waker: &Waker) -> bool {
         self.waker.register(waker);
         self.evicted.load(Ordering::Acquire)
     }
 
-    /// It has come to something that is worth its place.
+    /// Cancels its eviction, because it has a request by now.
     pub fn keeps_its_place(&self) {
         self.evicted.store(false, Ordering::Release);
     }
@@ -128,7 +127,7 @@ impl Connection {
         self.held_bytes.fetch_sub(bytes, Ordering::AcqRel);
     }
 
-    /// How dear its place is, and since when; `None` while it must be kept.
+    /// The order in which it is closed, lowest first; `None` while it must be kept.
     fn rank(&self, now_ms: u64) -> Option<(u8, u64)> {
         let since = self.since_ms.load(Ordering::Acquire);
         let moved = self.moved_ms.load(Ordering::Acquire);
@@ -136,18 +135,18 @@ impl Connection {
         let fresh = self.answered.load(Ordering::Acquire) == 0;
         let (unfinished, stalled) = (UNFINISHED.as_millis() as u64, STALLED.as_millis() as u64);
         match self.phase() {
-            // It has never asked for anything.
+            // It has never sent a request.
             ConnectionPhase::Idle | ConnectionPhase::Head if fresh && age >= unfinished => Some((0, since)),
             ConnectionPhase::Idle => Some((1, since)),
             ConnectionPhase::Head | ConnectionPhase::Body if age >= unfinished => Some((2, since)),
             ConnectionPhase::Writing if still >= unfinished => Some((3, moved)),
-            // Young, and stalled.
+            // It is young, and makes no progress.
             ConnectionPhase::Head | ConnectionPhase::Body if still >= stalled => Some((4, since)),
             _ => None,
         }
     }
 
-    /// Bytes that it holds and does not use.
+    /// Bytes that it holds without making progress.
     fn idle_bytes(&self, now_ms: u64) -> usize {
         let still = now_ms.saturating_sub(self.moved_ms.load(Ordering::Acquire));
         let takes_part =
@@ -157,11 +156,11 @@ impl Connection {
     }
 }
 
-/// How many may be connected, and in what time they are to move.
+/// Bounds of connections.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     pub max_connections: usize,
-    /// From one address; `None` where only the whole is bounded.
+    /// The most of one address; `None` for no bound.
     pub max_per_address: Option<usize>,
     /// How long a connection is kept open without a request.
     pub keep_alive: Duration,
@@ -193,7 +192,8 @@ impl Connections {
         self.began.elapsed().as_millis() as u64
     }
 
-    /// Takes one in; `None` when its address has its share and gives nothing up.
+    /// Adds a connection; `None` when its address has its share and none of these can be
+    /// closed.
     pub fn join(self: &Arc<Connections>, from: IpAddr) -> Option<Arc<Connection>> {
         let address = network(from);
         let now = self.now_ms();
@@ -202,7 +202,7 @@ impl Connections {
         if self.limits.max_per_address.is_some_and(|most| there >= most) {
             let own = open.connections.values().filter(|one| one.address == address);
             let victim = own.filter_map(|one| Some((one.rank(now)?, one))).min_by_key(|(rank, _)| *rank)?.1.clone();
-            // Both are there for a moment.
+            // For a moment both are open.
             victim.evict("connections");
         }
         open.next += 1;
@@ -246,7 +246,7 @@ impl Connections {
         self.len() == 0
     }
 
-    /// Asks some to leave so that others can come.
+    /// Closes some connections so that others can be accepted.
     pub fn make_room(&self) {
         let now = self.now_ms();
         let open = self.open.lock().expect("no panic holds this lock");
@@ -256,14 +256,15 @@ impl Connections {
             .filter(|one| !one.evicted.load(Ordering::Acquire))
             .filter_map(|one| Some((one.rank(now)?, one)))
             .collect();
-        // Of whom there are most, and of those the least dear first.
+        // Those of the addresses with the most connections first, and of these the least
+        // useful.
         let crowd = |one: &Connection| open.by_address.get(&one.address).copied().unwrap_or(0);
         ranked.sort_by_key(|(rank, one)| (std::cmp::Reverse(crowd(one)), *rank));
         let many = (self.limits.max_connections / CLEARED_SHARE).max(1);
         ranked.into_iter().take(many).for_each(|(_, one)| one.evict("connections"));
     }
 
-    /// Asks those to give their bytes back who hold most and do not move.
+    /// Evicts connections that hold the most bytes without making progress.
     pub(super) fn free_bytes(&self) {
         let now = self.now_ms();
         let before = self.searched_ms.load(Ordering::Acquire);
@@ -294,7 +295,7 @@ impl Connections {
     }
 }
 
-/// Whoever has one address of a network of 64 bits has all of them.
+/// The /64 network of an IPv6 address: who has one address of it has all.
 fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V6(v6) => match v6.to_ipv4_mapped() {

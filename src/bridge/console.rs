@@ -1,5 +1,5 @@
-//! `/console/…`: the console's pages, as they were built and committed in
-//! `web/console/dist`. They have no data of their own: what they show, they ask the API.
+//! `/console/…`: the files of the console, as built and committed in `web/console/dist`.
+//! They contain no data; the console reads the API.
 
 use http::{HeaderMap, HeaderValue, header};
 use std::sync::LazyLock;
@@ -7,26 +7,27 @@ use std::sync::LazyLock;
 use super::problem::{Answer, Problem, json_answer};
 use super::sdk::{File, file};
 
-/// Nothing is loaded from elsewhere, nothing frames the console, no text becomes markup.
+/// Nothing is loaded from other origins, nobody frames the console, and no text becomes
+/// markup.
 const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
      require-trusted-types-for 'script'; trusted-types 'none'; frame-ancestors 'none'; base-uri 'none'; \
      form-action 'self'",
 );
-/// The entity tag spares the body; a new version shows at once.
+/// Revalidated by entity tag, so that a new version shows at once.
 const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("no-cache");
 
 const HTML: &str = "text/html; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 const STYLE: &str = "text/css; charset=utf-8";
 
-/// What the page has in the place of the path that the server is under.
+/// The placeholder in the page for the path under which the server is.
 const BASE_MARK: &str = "{{base}}";
 
-/// The page of all addresses.
+/// The page for all addresses.
 const PAGE: &str = include_str!("../../web/console/dist/index.html");
 
-/// Every other file of the console, with its type.
+/// The other files of the console, with their types.
 static FILES: LazyLock<[(File, &str); 3]> = LazyLock::new(|| {
     [
         (file("console.js", &include_bytes!("../../web/console/dist/console.js")[..]), SCRIPT),
@@ -35,11 +36,11 @@ static FILES: LazyLock<[(File, &str); 3]> = LazyLock::new(|| {
     ]
 });
 
-/// A file of the console, or its page for every other address below it: the page's script
+/// A file of the console, or its page for every other path below it: the page's script
 /// reads the address.
 ///
 /// # Errors
-/// 404 for a file that there is not.
+/// 404 for a file that does not exist.
 pub fn answer(path: &str, headers: &HeaderMap, base: &str) -> Result<Answer, Problem> {
     let named = FILES.iter().find(|(file, _)| file.name == path);
     let looks_like_a_file = path.rsplit('/').next().is_some_and(|last| last.contains('.')) && !path.contains('/');
@@ -59,7 +60,7 @@ pub fn answer(path: &str, headers: &HeaderMap, base: &str) -> Result<Answer, Pro
     Ok(answer)
 }
 
-/// Leads to the console.
+/// A redirect to the console.
 pub fn redirect(base: &str) -> Answer {
     let mut answer = json_answer(303, "");
     let out = answer.headers_mut();

@@ -1,16 +1,16 @@
-//! Pages of other origins: which may call the client routes, and what a browser
-//! that asks beforehand is told.
+//! CORS: which origins may call the client routes, and the answers to preflights.
 
 use http::{HeaderMap, HeaderValue, header};
 use std::sync::{Arc, RwLock};
 
-/// What `cors_origins` lists.
+/// An entry of `cors_origins`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AllowedOrigin {
     Any,
-    /// As browsers write it: `https://app.example`, `capacitor://localhost`, `null`.
+    /// An origin as browsers write it: `https://app.example`, `capacitor://localhost`,
+    /// `null`.
     Exact(String),
-    /// `https://*.shop.example:8443`: one label in the place of the star.
+    /// `https://*.shop.example:8443`: the star stands for one label.
     OneLabel {
         /// `https://`
         scheme: String,
@@ -19,7 +19,7 @@ pub enum AllowedOrigin {
     },
 }
 
-/// The origins that are allowed now; reading the configuration again changes them.
+/// The allowed origins; reloading the configuration changes them.
 #[derive(Debug, Default)]
 pub struct AllowedOrigins(RwLock<Arc<[AllowedOrigin]>>);
 
@@ -37,12 +37,14 @@ impl AllowedOrigins {
     }
 }
 
-/// What is allowed in every preflight.
+/// The headers allowed in every preflight.
 const ALLOWED_HEADERS: &str = "authorization, x-api-key, content-type, idempotency-key, x-user-signature";
-/// Longest list of headers that is repeated.
+/// The longest list of requested headers that is allowed, in bytes.
 const MAX_ASKED_BYTES: usize = 2_048;
 
 impl AllowedOrigin {
+    /// Parses an entry.
+    ///
     /// # Errors
     /// What an origin looks like.
     pub fn parse(text: &str) -> Result<AllowedOrigin, &'static str> {
@@ -61,7 +63,7 @@ impl AllowedOrigin {
             return Err("must hold origins, which have no path: https://app.example, without a slash at the end");
         }
         let (scheme, host) = (scheme.to_ascii_lowercase(), host.to_ascii_lowercase());
-        // Browsers leave out the port that the scheme has anyway.
+        // Browsers leave the scheme's default port out.
         let standard = match scheme.as_str() {
             "https" => ":443",
             "http" => ":80",
@@ -102,7 +104,7 @@ fn is_allowed(allowed: &[AllowedOrigin], origin: &HeaderValue) -> bool {
     origin.to_str().is_ok_and(|origin| allowed.iter().any(|one| one.allows(origin)))
 }
 
-/// Lets a page of an allowed origin read the answer of a client route.
+/// Allows a page of an allowed origin to read the answer of a client route.
 pub fn allow_origin(allowed: &[AllowedOrigin], asked: &HeaderMap, out: &mut HeaderMap) {
     out.append(header::VARY, HeaderValue::from_static("origin"));
     let Some(origin) = asked.get(header::ORIGIN).filter(|origin| is_allowed(allowed, origin)) else { return };
@@ -110,8 +112,8 @@ pub fn allow_origin(allowed: &[AllowedOrigin], asked: &HeaderMap, out: &mut Head
     out.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("retry-after, x-request-id"));
 }
 
-/// What a preflight is told besides: methods and headers. Tracing and proxies add
-/// headers of their own to requests; an allowed origin may send whatever it asks for.
+/// The methods and headers of a preflight's answer. Tracing and proxies add headers to
+/// requests, so an allowed origin may send whatever it asks for.
 pub fn preflight(allowed: &[AllowedOrigin], asked: &HeaderMap, methods: &'static str, out: &mut HeaderMap) {
     out.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(methods));
     out.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
@@ -124,7 +126,7 @@ pub fn preflight(allowed: &[AllowedOrigin], asked: &HeaderMap, methods: &'static
     }
 }
 
-/// Names that are asked for and not among [`ALLOWED_HEADERS`], each with a comma before it.
+/// Requested header names that are not among [`ALLOWED_HEADERS`], each after a comma.
 fn asked_headers(asked: &HeaderMap) -> Option<String> {
     let text = asked.get(header::ACCESS_CONTROL_REQUEST_HEADERS)?.to_str().ok()?;
     let known = |name: &str| ALLOWED_HEADERS.split(", ").any(|known| known.eq_ignore_ascii_case(name));

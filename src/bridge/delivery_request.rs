@@ -1,6 +1,6 @@
-//! A delivery alone: with its attempts, and the request that each of them made. The body is
-//! made again from the message and the endpoint's definition; what an attempt has noted of its
-//! own body says whether that was the same. Secrets are never opened for it.
+//! One delivery with its attempts and the request of each. The body is rendered again from
+//! the message and the endpoint's definition; a digest in the attempt's record says whether
+//! it was the same. Secrets are not opened for this.
 
 use serde_json::{Value, json};
 
@@ -43,7 +43,7 @@ impl App {
         read.ok().map(|read| read.endpoint)
     }
 
-    /// The message of a delivery, or why nobody sees it any more.
+    /// The message of a delivery, or why it cannot be shown.
     async fn message_of(
         &self,
         project: &str,
@@ -57,7 +57,8 @@ impl App {
         let log = self.log.clone();
         let found = run_blocking(move || MessageReader::new(&log, Topic::Deliveries).delivery(&place)).await?;
         let Some(delivery) = found.map_err(|error| Problem::log(&error, None))? else { return Ok(Err("not_kept")) };
-        // Answers are known no longer than their survey says, whatever the topic still holds.
+        // Answers are not shown beyond their survey's `retention`, even if the topic still
+        // has them.
         let kept_since = self.view.kept_since(project, self.clock.now());
         let kept_since = delivery.survey_id.as_ref().and_then(|survey_id| kept_since.get(survey_id));
         let is_kept = kept_since.is_none_or(|since| delivery.created_at >= *since);
@@ -65,8 +66,8 @@ impl App {
     }
 }
 
-/// The headers that every attempt carries. What the endpoint adds may be a token, and is
-/// shown as in its definition.
+/// The headers of every attempt. Headers of the endpoint may be tokens, and are shown as in
+/// its definition.
 fn constant_headers(endpoint: &Endpoint, message_id: &Value) -> Value {
     let mut headers = json!({});
     for (name, value) in REQUEST_HEADERS {

@@ -1,4 +1,4 @@
-//! What operators do with endpoints: enable, rotate the secret, try.
+//! Operators' actions on endpoints: enable, rotate the secret, test.
 
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -21,13 +21,13 @@ use askwhen_wire::record::{EndpointAction, EndpointCommand, Internal};
 use askwhen_wire::topic::Topic;
 
 const MAX_OVERLAP: Millis = 30 * DAY;
-/// How much longer than its attempt a test may take to be told of.
+/// How much longer than the attempt a test may take to be reported.
 const TEST_MARGIN: Duration = Duration::from_secs(3);
-/// The longest timeout that an endpoint may have.
+/// The longest timeout of an endpoint.
 const LONGEST_ATTEMPT: Duration = Duration::from_secs(60);
 
 impl App {
-    /// The endpoint's state, why, and since when.
+    /// Adds the endpoint's state, its reason and time to `body`.
     pub(super) fn show_state(&self, shown: &ListedDefinition, body: &mut Value) {
         let record = &shown.record;
         let own = record.body.value();
@@ -48,7 +48,7 @@ impl App {
                 if let (State::Open, Some(until)) = (health.state, health.until) {
                     body["state_until"] = time::format_time(until).into();
                 }
-                // Nothing has happened to it since it was made.
+                // 0 when nothing has happened since it was created.
                 let since = Some(health.since).filter(|since| *since > 0).map(time::format_time);
                 let since = since.unwrap_or_else(|| record.updated_at.clone());
                 (health.state.name(), health.reason.map(|reason| reason.name()), since)
@@ -126,7 +126,8 @@ impl App {
         Ok(outcome_answer(&outcome, secret, 200))
     }
 
-    /// One attempt at once, whatever the endpoint's state; waits for its outcome.
+    /// Makes a single attempt at once, whatever the endpoint's state, and waits for its
+    /// outcome.
     pub(super) async fn test_endpoint(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
         asked.no_members()?;
         self.known_endpoint(asked)?;

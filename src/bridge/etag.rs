@@ -1,24 +1,24 @@
-//! Entity tags, and lists in headers.
+//! Entity tags, and headers with lists.
 
 use http::{HeaderMap, header};
 use sha2::{Digest as _, Sha256};
 
-/// What proxies append to the tag of an answer that they have packed.
+/// Suffixes that proxies append to the tag of an answer that they have compressed.
 const OF_PROXIES: [&str; 4] = ["--gzip", "-gzip", ";gzip", "-br"];
 
-/// What tells these bytes from others: 32 hex digits, without quotes.
+/// A digest of the bytes: 32 hex digits, without quotes.
 pub fn digest(bytes: &[u8]) -> String {
     hex::encode(&Sha256::digest(bytes)[..16])
 }
 
-/// Whether `If-None-Match` names this tag, which is in quotes.
+/// Whether `If-None-Match` contains this tag, given with its quotes.
 pub fn is_known(headers: &HeaderMap, tag: &str) -> bool {
     let tag = unquoted(tag);
     listed(headers, header::IF_NONE_MATCH).any(|one| one == "*" || unquoted(one) == tag || bare(one) == tag)
 }
 
-/// What is in a tag, in the forms in which caches and proxies hand it on:
-/// `W/"7"`, `"7-gzip"`, `7`.
+/// The inner part of a tag in the forms that caches and proxies pass on: `W/"7"`,
+/// `"7-gzip"`, `7`.
 pub fn bare(tag: &str) -> &str {
     let unquoted = unquoted(tag);
     OF_PROXIES.iter().find_map(|end| unquoted.strip_suffix(end)).unwrap_or(unquoted)
@@ -28,7 +28,7 @@ fn unquoted(tag: &str) -> &str {
     tag.trim_start_matches("W/").trim_matches('"')
 }
 
-/// The members of a header that is a list.
+/// The elements of a header that is a list.
 pub fn listed(headers: &HeaderMap, name: header::HeaderName) -> impl Iterator<Item = &str> {
     let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).map(str::trim)

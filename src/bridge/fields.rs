@@ -1,5 +1,5 @@
-//! Members of a request's object, read without parsing what only passes
-//! through: properties and values stay the bytes that were sent.
+//! Reads the members of a request's object without parsing those that are passed on:
+//! properties and values keep their bytes.
 
 use serde_json::value::RawValue;
 
@@ -10,7 +10,7 @@ use askwhen_wire::definition::{Code, Fault, MAX_FAULTS};
 use askwhen_wire::json::Members;
 use askwhen_wire::record;
 
-/// An object's members in their order.
+/// The members of an object, in order.
 pub struct Fields<'a> {
     members: Vec<(String, &'a RawValue)>,
     asked: Vec<&'static str>,
@@ -18,13 +18,13 @@ pub struct Fields<'a> {
     pub faults: Vec<Fault>,
 }
 
-/// Number of members of a JSON object, or `None` if it is something else.
+/// The number of members of a JSON object; `None` for other values.
 pub fn count_members(text: &str) -> Option<usize> {
     serde_json::from_str::<Members<'_>>(text).ok().map(|m| m.0.len())
 }
 
 impl<'a> Fields<'a> {
-    /// Of checked JSON; anything but an object is a fault.
+    /// Reads an object from checked JSON; anything else is a fault.
     pub fn of(text: &'a str, pointer: String) -> Fields<'a> {
         match serde_json::from_str::<Members<'a>>(text) {
             Ok(Members(members)) => Fields { members, asked: Vec::new(), pointer, faults: Vec::new() },
@@ -41,7 +41,7 @@ impl<'a> Fields<'a> {
         self.faults.push(Fault { code, pointer, detail: format!("{member} {}", detail.into()) });
     }
 
-    /// The member's text; null is the same as left out.
+    /// The text of a member; `null` counts as missing.
     pub fn raw(&mut self, member: &'static str) -> Option<&'a str> {
         self.asked.push(member);
         let found = self.members.iter().find(|(name, _)| name == member)?;
@@ -61,7 +61,7 @@ impl<'a> Fields<'a> {
         text
     }
 
-    /// An id that somebody gives now.
+    /// An id that must be one that can be newly given.
     pub fn id(&mut self, member: &'static str) -> Option<String> {
         self.checked(member, id::check_given)
     }
@@ -71,7 +71,7 @@ impl<'a> Fields<'a> {
         self.checked(member, id::check)
     }
 
-    /// A text that apps send empty where they do not know it.
+    /// A text that apps may send empty when they do not know the value.
     pub fn said(
         &mut self,
         member: &'static str,
@@ -92,7 +92,7 @@ impl<'a> Fields<'a> {
         Some(text)
     }
 
-    /// Of what a client sends: its key may stand beside the members.
+    /// The members of a client's request, which may contain its key.
     pub fn of_client(text: &'a str) -> Fields<'a> {
         let mut fields = Fields::of(text, String::new());
         fields.members.retain(|(name, _)| name != KEY_MEMBER);
@@ -157,7 +157,7 @@ impl<'a> Fields<'a> {
         value
     }
 
-    /// An object that passes through, with at most `most` members.
+    /// An object that is passed on, with at most `most` members.
     pub fn object(&mut self, member: &'static str, most: usize) -> &'a str {
         let Some(raw) = self.raw(member) else { return "{}" };
         match count_members(raw) {
@@ -184,7 +184,7 @@ impl<'a> Fields<'a> {
         &self.members
     }
 
-    /// Ends the reading: members that nobody asked for are faults.
+    /// Ends the reading: members that were not read are faults.
     pub fn close(mut self) -> Vec<Fault> {
         for (name, _) in std::mem::take(&mut self.members) {
             if self.asked.contains(&name.as_str()) {

@@ -1,6 +1,6 @@
-//! What stands between a socket and the HTTP library: it lets whole heads
-//! through that keep to the letter, follows the bodies behind them, notes
-//! whether bytes move, and knows nothing of what requests mean.
+//! Stands between a socket and the HTTP library. It passes on only complete request heads
+//! that follow the specification strictly, tracks the bodies behind them, and records
+//! progress. It does not know what requests mean.
 
 use std::io;
 use std::pin::Pin;
@@ -15,14 +15,15 @@ use super::connections::{Connection, ConnectionPhase};
 use super::head::{self, ChunkScan, Framing, HeadScan, Refusal};
 use super::held_bytes::HeldBytes;
 
-/// From the first byte of a head to its last.
+/// The longest time from the first byte of a head to its last.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
-/// An answer must move on by [`LEAST_BYTES`] in this time, or be taken whole.
+/// Within this time [`LEAST_BYTES`] of an answer, or all of it, must have been taken by the
+/// client.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
 const LEAST_BYTES: u64 = 16 << 10;
-/// Read from the socket at a time.
+/// Bytes read from the socket at a time.
 const READ_BYTES: usize = 8 << 10;
-/// So many bytes of a head that is not whole yet are not counted.
+/// Bytes of an incomplete head that the budget does not count.
 const SMALL_HEAD_BYTES: usize = 2 << 10;
 
 const OVERLOADED: Refusal =
@@ -33,7 +34,7 @@ const OVERLOADED: Refusal =
 pub struct Signals {
     refused: AtomicBool,
     refusal: Mutex<Option<Refusal>>,
-    /// While the socket takes nothing: since when, and what went out since.
+    /// While the socket takes nothing: since when, and the bytes written since.
     stall: Mutex<Option<WriteStall>>,
 }
 
@@ -61,12 +62,12 @@ impl Signals {
         self.stall.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// When a stalled answer is to be looked at.
+    /// When a stalled answer has to be checked.
     pub fn stall_ends(&self) -> Option<Instant> {
         self.stall().map(|stall| stall.since + WRITE_TIMEOUT)
     }
 
-    /// Whether whoever is to read an answer has given up; else the time begins anew.
+    /// Whether the client has stopped reading an answer; if not, the time starts again.
     pub fn is_given_up(&self) -> bool {
         let mut stall = self.stall();
         let Some(seen) = *stall else { return false };
@@ -83,7 +84,7 @@ enum Frame {
     Head(HeadScan),
     Length(u64),
     Chunked(ChunkScan),
-    /// The body was none; nothing behind it can be told apart.
+    /// The body was malformed, so what follows cannot be told apart.
     Broken,
 }
 
@@ -92,20 +93,20 @@ pub struct Gate<S> {
     stream: S,
     connection: Arc<Connection>,
     signals: Arc<Signals>,
-    /// Read and not let through yet: `passed` bytes of it may go.
+    /// Bytes that were read and not passed on; `passed` of them may be.
     bytes: Vec<u8>,
     passed: usize,
     frame: Frame,
-    /// What a long head holds of the budget.
+    /// The budget that a long head holds.
     held: Option<HeldBytes>,
-    /// The requests of others have had their turn since the last one of this.
+    /// Whether other connections had a turn since the last request.
     gave_way: bool,
 }
 
-/// What became of waiting for a head.
+/// The result of waiting for a head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeadOutcome {
-    /// There is something to be let through.
+    /// There are bytes to pass on.
     Passed,
     Closed,
     Refused,
@@ -121,9 +122,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         self.stream
     }
 
-    /// Reads until there is something to be let through.
+    /// Reads until there are bytes to pass on.
     pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<HeadOutcome>> {
-        // However many requests came at once, each waits for its turn.
+        // A client that sends many requests at once waits its turn for each.
         let comes_next = self.passed == 0 && !self.bytes.is_empty() && matches!(self.frame, Frame::Head(_));
         if comes_next && !self.gave_way {
             self.gave_way = true;
@@ -149,7 +150,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
                 Poll::Ready(done) => done?,
                 Poll::Pending => {
                     if self.bytes.is_empty() {
-                        // Those who wait for long should cost little.
+                        // A connection that waits should hold little memory.
                         self.bytes = Vec::new();
                     }
                     return Poll::Pending;
@@ -163,7 +164,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         }
     }
 
-    /// Finds out how much of what was read may go.
+    /// Determines how many of the bytes may be passed on.
     fn look(&mut self) -> io::Result<()> {
         loop {
             let rest = &self.bytes[self.passed..];
@@ -171,7 +172,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
                 return Ok(());
             }
             match &mut self.frame {
-                // The next request waits until this one has been let through.
+                // The next request waits until this one has been passed on.
                 Frame::Head(_) if self.passed > 0 => return Ok(()),
                 Frame::Head(scan) => match scan.end(rest).and_then(|end| Ok(end.zip(checked(rest, end)?))) {
                     Err(refusal) => {
@@ -220,7 +221,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         }
     }
 
-    /// A head that grows long counts as bytes in flight.
+    /// Counts a long head in the budget.
     fn count_head(&mut self) {
         let len = self.bytes.len();
         if len <= SMALL_HEAD_BYTES {
@@ -262,7 +263,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Read for Gate<S> {
         mut into: hyper::rt::ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
         match ready!(self.poll_ready(cx))? {
-            // The driver looks after this in the same turn.
+            // The driver handles it in the same turn.
             HeadOutcome::Refused => Poll::Pending,
             HeadOutcome::Closed => Poll::Ready(Ok(())),
             HeadOutcome::Passed => {
@@ -295,7 +296,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Write for Gate<S> {
         self.wrote(wrote)
     }
 
-    /// Asked when everything was written: from here on a next request is awaited.
+    /// Called when everything was written; from then on the next request is awaited.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
         *self.signals.stall() = None;

@@ -1,4 +1,4 @@
-//! Answering a request: what is checked first, and who answers it.
+//! Handles a request: the checks that come first, and the dispatch to its handler.
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -24,11 +24,11 @@ use askwhen_log::Log;
 use askwhen_wire::definition::Code;
 use askwhen_wire::listing::List;
 
-/// An answer up to this size is not counted among those that wait to be read.
+/// An answer up to this size is not counted in the budget.
 const SMALL_ANSWER_BYTES: usize = 4 << 10;
 
 impl App {
-    /// Answers one request.
+    /// Handles one request.
     pub async fn handle(&self, surface: Surface, request: Request<Incoming>, connection: &Arc<Connection>) -> Answer {
         let started = Instant::now();
         let request_id = uuid::Uuid::new_v4().simple().to_string();
@@ -55,7 +55,7 @@ impl App {
         let closes = outcome.as_ref().is_err_and(|problem| problem.close);
         let code = outcome.as_ref().err().map(|problem| problem.code.clone());
         let mut answer = outcome.unwrap_or_else(|problem| problem.answer(&request_id));
-        // A body that no route reads is read off, or ends the connection.
+        // A body that no route has read is read off, or the connection is closed.
         let unread = !hyper::body::Body::is_end_stream(&body);
         if unread && !closes && !body::drain(&head.headers, &mut body).await {
             answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -74,7 +74,7 @@ impl App {
         metrics.bridge_requests.with_label_values(&[route, answer.status().as_str()]).inc();
         metrics.bridge_request_seconds.observe(started.elapsed().as_secs_f64());
         if self.access_log || answer.status().as_u16() >= 400 {
-            // The template and not the path: that may name a user.
+            // The route's template is logged; the path may contain a user id.
             tracing::info!(
                 target: "askwhen::access",
                 request_id,
@@ -89,7 +89,8 @@ impl App {
         answer
     }
 
-    /// In the contract's precedence: key, kind, type, encoding, size, JSON.
+    /// Checks the key, its kind, the body's type, encoding and size, and the JSON, in this
+    /// order.
     async fn answer(
         &self,
         route: &Route,
@@ -101,7 +102,7 @@ impl App {
         if head.method == Method::OPTIONS {
             return Ok(self.preflight(route.name, &head.headers));
         }
-        // A HEAD is answered as a GET is; its body is left out on the way.
+        // A HEAD is handled as a GET; its body is left out later.
         let method = if head.method == Method::HEAD { &Method::GET } else { &head.method };
         let query = head.uri.query().unwrap_or_default();
         if let Some(answer) = self.answer_without_key(route, (method, head), query, body, connection).await {
@@ -118,7 +119,7 @@ impl App {
         if route.parts.iter().any(|part| part.len() > id::MAX_BYTES) {
             return Err(Problem::field(Code::BadId, "", "an id in the path has more than 256 bytes"));
         }
-        // What is there under such a name can still be read, and erased.
+        // State under such an id can still be read and erased.
         if let Some(why) = route.parts.iter().filter(|_| takes_body).find_map(|part| id::check_given(part).err()) {
             return Err(Problem::field(Code::BadId, "", format!("an id in the path {why}")));
         }
@@ -129,7 +130,7 @@ impl App {
         self.dispatch(&asked, method, head.method == Method::HEAD).await
     }
 
-    /// What everybody may ask for, and what looks at its credentials itself.
+    /// Routes without a key, and routes that check their credentials themselves.
     async fn answer_without_key(
         &self,
         route: &Route,
@@ -151,7 +152,7 @@ impl App {
         })
     }
 
-    /// Who asks, and with what: a page may bring its key in the body.
+    /// Authenticates the caller and reads the body; a page may have its key in the body.
     async fn caller_and_body(
         &self,
         route: &Route,
@@ -228,7 +229,7 @@ impl App {
             Name::Snapshots => self.take_snapshots().await,
             Name::Skip => self.skip(asked).await,
             Name::TestClock => self.advance(asked).await,
-            // These are answered without a key, above; with one they say the same.
+            // These were handled without a key above; with one the answer is the same.
             Name::Sdk => sdk::answer(&asked.route.parts[0], asked.headers),
             Name::SurveyPage
             | Name::Embed
@@ -313,7 +314,8 @@ impl App {
             Ok(Ok(taken)) => {
                 let mut said = serde_json::json!({"snapshots": taken});
                 if let Log::Embedded(log) = &self.log {
-                    // Taken afterwards: the log goes at least as far as the state.
+                    // Read afterwards, so that the log reaches at least as far as the
+                    // state.
                     said["ends"] = serde_json::json!(log.cut());
                 }
                 Ok(problem::json_answer(200, said.to_string()))
@@ -354,14 +356,14 @@ fn no_bridge() -> Problem {
     Problem::later(503, "no_bridge", detail, Duration::from_secs(1))
 }
 
-/// An answer of some size is counted until it has been read.
+/// Counts an answer of some size in the budget until it was read.
 async fn counted(answer: Answer, connection: &Arc<Connection>) -> Result<Answer, Problem> {
     let len = hyper::body::Body::size_hint(answer.body()).exact().unwrap_or(0) as usize;
     if len <= SMALL_ANSWER_BYTES {
         return Ok(answer);
     }
     let mut held = HeldBytes::none(connection);
-    // One that is larger than all the room there is goes out alone.
+    // An answer that exceeds all the room is sent alone.
     let counts = len.min(connection.all().budget.limit_bytes() / 2);
     held.grow(counts).await.map_err(|BudgetExhausted| Problem::overloaded())?;
     let (head, body) = answer.into_parts();
@@ -375,7 +377,7 @@ async fn counted(answer: Answer, connection: &Arc<Connection>) -> Result<Answer,
     Ok(Answer::from_parts(head, body))
 }
 
-/// A path without what a proxy puts before it; proxies that take it off are as well.
+/// The path without the proxy's prefix; proxies may also remove it themselves.
 fn below<'p>(base: &str, path: &'p str) -> &'p str {
     path.strip_prefix(base).filter(|rest| !base.is_empty() && rest.starts_with('/')).unwrap_or(path)
 }

@@ -1,17 +1,17 @@
-//! The head of a request and the frame of its body, strictly as HTTP/1.1 has
-//! them. What a lenient parser repairs, the proxy in front may have read in
-//! another way: then one of them takes a request for a body. Pure.
+//! Parses the head of a request and the frame of its body strictly by HTTP/1.1. Where a
+//! lenient parser repairs something, a proxy in front may have read it differently, and one
+//! of them would take a body for a request. Pure.
 
 use httparse::{Error, ParserConfig, Request, Status};
 use std::mem::MaybeUninit;
 
-/// The bytes of all lines of a head together.
+/// The most bytes of a head.
 pub const MAX_HEAD_BYTES: usize = 64 << 10;
 const MAX_HEADERS: usize = 100;
-/// Empty lines that are passed over before a request, as old clients send them.
+/// Empty lines that are skipped before a request, as old clients send them.
 const MAX_EMPTY_LINES: usize = 4;
 
-/// Why a request is refused before anyone sees it.
+/// Why a request is refused before it is handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refusal {
     pub status: u16,
@@ -27,31 +27,31 @@ const TOO_LARGE: Refusal =
     Refusal { status: 431, code: "headers_too_large", detail: "the headers have more than 64 KiB" };
 const TOO_MANY: Refusal = Refusal { status: 431, code: "too_many_headers", detail: "there are more than 100 headers" };
 
-/// What follows a head.
+/// How the body is framed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
-    /// So many bytes, which may be none.
+    /// By its length, which may be 0.
     Length(u64),
     Chunked,
 }
 
-/// Looks for the end of a head as its bytes come.
+/// Finds the end of a head as its bytes come.
 #[derive(Debug, Default)]
 pub struct HeadScan {
-    /// Everything before has been looked at.
+    /// Bytes that were scanned.
     scanned: usize,
     line_start: usize,
-    /// The request line has been seen.
+    /// Whether the request line was found.
     begun: bool,
     empty_lines: usize,
 }
 
 impl HeadScan {
-    /// Where the head that `bytes` begin with ends, once it is there. To be asked
+    /// The length of the head at the start of `bytes`, once it is complete. To be called
     /// with the same bytes and more.
     ///
     /// # Errors
-    /// When it cannot become a head any more.
+    /// When it cannot become a valid head any more.
     pub fn end(&mut self, bytes: &[u8]) -> Result<Option<usize>, Refusal> {
         while let Some(found) = bytes[self.scanned..].iter().position(|byte| *byte == b'\n') {
             let at = self.scanned + found;
@@ -77,7 +77,7 @@ impl HeadScan {
     }
 }
 
-/// Checks a whole head; gives what follows it.
+/// Checks a complete head; returns how its body is framed.
 ///
 /// # Errors
 /// What is wrong with it.
@@ -139,21 +139,21 @@ fn length(value: &[u8]) -> Result<u64, Refusal> {
     digits.then(|| text.parse().ok()).flatten().ok_or(bad("Content-Length must be a number, once"))
 }
 
-/// Follows a chunked body to its end.
+/// Finds the end of a chunked body as its bytes come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ChunkScan {
     /// Before the first digit of a size.
     #[default]
     Start,
     Size(u64),
-    /// Behind the size: white space, or an extension.
+    /// After the size: white space or an extension.
     Space(u64),
     Extension(u64),
     SizeLf(u64),
     Chunk(u64),
     ChunkCr,
     ChunkLf,
-    /// At the beginning of a trailer's line, or of the last one.
+    /// At the start of a trailer's line, or of the last line.
     LineStart,
     Trailer,
     TrailerLf,
@@ -162,10 +162,10 @@ pub enum ChunkScan {
 }
 
 impl ChunkScan {
-    /// Takes bytes up to the end of the body; gives how many were its own.
+    /// Takes bytes up to the end of the body; returns how many belong to it.
     ///
     /// # Errors
-    /// When they are not chunks.
+    /// When they are not valid chunks.
     pub fn take(&mut self, bytes: &[u8]) -> Result<usize, Refusal> {
         let mut at = 0;
         while at < bytes.len() && *self != ChunkScan::End {

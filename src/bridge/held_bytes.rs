@@ -1,4 +1,4 @@
-//! What one request or answer holds of the budget.
+//! The part of the budget that one request or answer holds.
 
 use bytes::Bytes;
 use std::sync::Arc;
@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use super::budget::{Budget, BudgetExhausted, SMALL_BYTES};
 use super::connections::{Connection, Connections};
 
-/// How long a body waits for room, and how many large ones may do so.
+/// How long a body waits for room.
 const WAIT: Duration = Duration::from_millis(500);
 const MAX_WAITING: usize = 64;
-/// How often whoever waits looks again, should nothing be given back.
+/// How often a body that waits looks again.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Bytes that one request or answer holds; given back when it is dropped.
+/// Bytes of the budget that a request or answer holds, released when dropped.
 #[derive(Debug)]
 pub struct HeldBytes {
     connections: Arc<Connections>,
@@ -41,8 +41,8 @@ impl HeldBytes {
         Ok(())
     }
 
-    /// Takes more, and waits a little for it. Meanwhile those who hold much and do
-    /// not move lose their place.
+    /// Takes more, and waits a little if there is no room. Meanwhile connections that hold
+    /// much without progress are closed.
     ///
     /// # Errors
     /// When there is no room.
@@ -70,7 +70,7 @@ impl HeldBytes {
         }
     }
 
-    /// Bytes that give back what they hold when the last of them is dropped.
+    /// Bytes that release their part of the budget when the last clone is dropped.
     pub fn counted<T: AsRef<[u8]> + Send + 'static>(self, bytes: T) -> Bytes {
         Bytes::from_owner(Counted { bytes, _held: self })
     }

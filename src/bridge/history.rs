@@ -1,4 +1,4 @@
-//! The journal, as far as HTTP asks it: explanations and timelines.
+//! The port through which the bridge reads the journal: explanations, timelines, backtests.
 
 use serde_json::Value;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use askwhen_domain::record::Context;
 use askwhen_domain::time::Millis;
 use askwhen_process::progress::Progress;
 
-/// Explanations and timelines that are made at once.
+/// The most explanations and timelines at once.
 pub const MAX_READERS: usize = 2;
 
 /// A trigger that is assumed to come.
@@ -17,7 +17,7 @@ pub struct ExplainTrigger {
     pub context: Context,
 }
 
-/// Whom to explain, at which moment.
+/// The user and the moment to be explained.
 pub struct ExplainRequest {
     pub project: String,
     pub user_id: String,
@@ -34,19 +34,19 @@ pub struct TimelineRequest {
     pub limit: usize,
 }
 
-/// Surveys that are tried on the recorded journal; the parameters are those of the job.
+/// Surveys to be tried on the recorded journal, with the job's parameters.
 pub struct BacktestRequest {
     pub project: String,
     pub parameters: Value,
 }
 
-/// One line of a timeline: its time, its id and what is shown.
+/// A line of a timeline: its time, its id, and its content.
 pub type TimelineEntry = (Millis, String, Value);
 
-/// Why the journal tells nothing.
+/// Why the journal cannot answer.
 #[derive(Debug, thiserror::Error)]
 pub enum HistoryError {
-    /// What was before is not kept any more.
+    /// Earlier records are not kept any more.
     #[error("{0}")]
     Trimmed(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("{0}")]
@@ -55,27 +55,29 @@ pub enum HistoryError {
     Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// The journal, as far as HTTP asks it.
+/// Reads of the journal.
 pub trait JournalLookup: Send + Sync {
+    /// Explains a trigger.
+    ///
     /// # Errors
-    /// When the journal cannot be read, or does not reach so far back.
+    /// When the journal cannot be read, or does not reach back far enough.
     fn explain(&self, request: ExplainRequest) -> Result<Value, HistoryError>;
 
-    /// Newest first.
+    /// A timeline, newest first.
     ///
     /// # Errors
     /// When the journal cannot be read.
     fn timeline(&self, request: TimelineRequest) -> Result<Vec<TimelineEntry>, HistoryError>;
 
-    /// Tries surveys on the journal; says on the way how far it is, and ends early when
-    /// that is wanted.
+    /// Tries surveys on the journal. Counts in `progress`, and ends early when that says
+    /// so.
     ///
     /// # Errors
     /// When the journal cannot be read, or there is nothing to try.
     fn backtest(&self, request: BacktestRequest, progress: &Progress) -> Result<Value, HistoryError>;
 }
 
-/// The journal, and who may read it at once.
+/// The journal, with a bound on concurrent reads.
 pub struct HistoryReader {
     pub history: Arc<dyn JournalLookup>,
     pub turns: tokio::sync::Semaphore,

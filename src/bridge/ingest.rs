@@ -1,4 +1,4 @@
-//! Events: one, a batch, and the two vendor-compatible forms.
+//! Ingestion of events: a single one, a batch, and two vendor-compatible forms.
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -16,12 +16,12 @@ use askwhen_wire::definition::{Code, Fault};
 use askwhen_wire::json;
 use askwhen_wire::record::{self, MAX_EVENT_BYTES, MAX_PROPERTIES};
 
-/// Most events in one request.
+/// The most events in one request.
 const MAX_BATCH: usize = 1_000;
-/// Levels of objects and lists around the members of an event in a batch.
+/// Levels of objects and lists around an event in a batch.
 const BATCH_LEVELS: usize = 2;
 
-/// An event that passed all checks, ready for the journal.
+/// An event that passed all checks, ready to be appended.
 struct CheckedEvent {
     event_id: String,
     user_id: String,
@@ -32,7 +32,7 @@ impl App {
     pub(super) async fn events(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
         let (text, flaw) = match json::check(&asked.body) {
             Ok(text) => (text, None),
-            // The sound events of a batch are taken.
+            // Valid events of a batch are accepted beside invalid ones.
             Err(error) => {
                 (json::check_outline(&asked.body, BATCH_LEVELS).map_err(|_| Problem::json(error))?, Some(error))
             }
@@ -57,7 +57,7 @@ impl App {
         Ok(json_answer(200, json!({"message": "success", "event_id": event_id}).to_string()))
     }
 
-    /// The body, or none, becomes the properties.
+    /// The body becomes the event's properties.
     pub(super) async fn reward_event(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
         let text = if asked.body.is_empty() { "{}" } else { json::check(&asked.body).map_err(Problem::json)? };
         if text.len() > MAX_EVENT_BYTES {
@@ -111,7 +111,7 @@ impl App {
         let properties = fields.object("properties", MAX_PROPERTIES);
         let event_id = event_id(&mut fields, key);
         let times = times(&mut fields, self.clock.now());
-        // Clients put much into it; of an event's only the session is looked at.
+        // Only the session of an event's context is used; clients may send anything in it.
         let session_id = fields.raw("context").and_then(record::event_session);
         let faults = fields.close();
         if !faults.is_empty() {
@@ -128,8 +128,8 @@ impl App {
         Ok(CheckedEvent { event_id, user_id, value })
     }
 
-    /// Items are judged one by one; those that are fit are appended together,
-    /// one append per partition.
+    /// Checks the events of a batch one by one, and appends the valid ones together, one
+    /// append for each partition.
     async fn batch(
         &self,
         asked: &RequestContext<'_>,
@@ -214,8 +214,10 @@ pub(super) fn new_id() -> String {
     uuid::Uuid::now_v7().hyphenated().to_string()
 }
 
+/// The idempotency key in the headers.
+///
 /// # Errors
-/// 422 when the header is not what an id can be.
+/// 422 when it cannot be an event id.
 pub(super) fn idempotency_key(headers: &http::HeaderMap) -> Result<Option<String>, Problem> {
     let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
     let text = std::str::from_utf8(value.as_bytes()).unwrap_or_default();
@@ -225,7 +227,8 @@ pub(super) fn idempotency_key(headers: &http::HeaderMap) -> Result<Option<String
     }
 }
 
-/// `event_id` from the body or the header, which must not differ; else a new one.
+/// The event id from the body or the header, which must not differ; a new one if there is
+/// none.
 pub(super) fn event_id(fields: &mut Fields<'_>, key: Option<String>) -> String {
     match (fields.id("event_id"), key) {
         (Some(id), Some(key)) if id != key => {

@@ -1,5 +1,5 @@
-//! Runs jobs, one after the other in each process. A process that ends leaves its job to
-//! another, or to its next start: that looks at what has been sent, and goes on.
+//! Runs jobs, one at a time in each process. When a process ends, another one or its next
+//! start continues its job from what was sent so far.
 
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -24,14 +24,14 @@ use askwhen_wire::listing::{DeliveryPlace, Filter};
 use askwhen_wire::topic::Topic;
 
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// How often a job says how far it is.
+/// How often the progress of a job is written.
 const TELL_EVERY: Millis = SECOND;
-/// A job of a process that has said nothing for so long is taken over.
+/// A job without progress for this long is taken over from its process.
 const STALE: Millis = 30 * SECOND;
-/// For so long the messages of a job are asked for at one time. The engine takes requests
+/// How long messages of a job are requested with the same time. The engine accepts requests
 /// that are up to ten minutes old.
 const STRETCH: Millis = 4 * MINUTE;
-/// A stretch that is older is over: what of it was sent is in the lists.
+/// A stretch that is older than this is over: the lists say what was sent.
 const STRETCH_OVER: Millis = 8 * MINUTE;
 
 /// The messages of a job.
@@ -62,7 +62,7 @@ impl JobWork {
     }
 }
 
-/// Messages that are appended at a time.
+/// Messages that are appended together.
 enum JobWindow {
     Redeliveries(Vec<DeliveryPlace>),
     Backfill(Arc<BackfillScope>, Vec<ResponsePosition>),
@@ -85,7 +85,7 @@ impl JobWindow {
     }
 }
 
-/// A job that this process is at.
+/// A job that this process runs.
 struct RunningJob<'a> {
     app: &'a App,
     project: String,
@@ -93,11 +93,11 @@ struct RunningJob<'a> {
     version: u64,
 }
 
-/// Why a job goes no further here.
+/// Why this process stops a job.
 enum JobStop {
-    /// Somebody has cancelled it, or another process has taken it.
+    /// It was cancelled, or another process has taken it.
     Taken,
-    /// The process ends; the next one goes on.
+    /// The process ends; another one continues.
     Ending,
     Failed(Problem),
 }
@@ -111,7 +111,7 @@ impl From<Problem> for JobStop {
 impl App {
     /// Runs jobs until the process ends.
     pub async fn run_jobs(&self) {
-        // The changes of jobs when all of them were over.
+        // The count of changes of jobs at the time when none was open.
         let mut rested: Option<u64> = None;
         while !self.ending.load(Ordering::Acquire) {
             tokio::time::sleep(LOOK_EVERY).await;
@@ -121,7 +121,7 @@ impl App {
             }
             match self.next_job() {
                 Some((project, job, version)) => RunningJob { app: self, project, job, version }.run().await,
-                // That the process of a job is gone is told by the time alone.
+                // That the process of a job is gone shows only by time.
                 None => rested = (!self.has_open_job()).then_some(moved),
             }
         }
@@ -138,7 +138,7 @@ impl App {
         let is_free = |job: &JobRecord| match job.state {
             JobState::Queued => true,
             JobState::Running => {
-                // On the embedded log there is no other process.
+                // The embedded log has only one process.
                 let is_alone = !matches!(self.log, Log::Kafka(_));
                 let is_stale = job.beat_at.is_none_or(|beat_at| (now - beat_at).abs() > STALE);
                 job.runner.as_ref() != Some(&self.process_id) && (is_alone || is_stale)
@@ -194,7 +194,7 @@ impl App {
         Ok(JobWork::Backfill { scope: Box::new(scope), places: found.places, count: found.count as u64 })
     }
 
-    /// The definition of an endpoint that takes messages.
+    /// The definition of an endpoint that is enabled.
     fn enabled_endpoint(&self, project: &str, endpoint_id: &str) -> Result<Value, Problem> {
         let shown = self.view.get(project, Kind::Endpoint, endpoint_id);
         let shown = shown.ok_or_else(|| Problem::not_found("there is no such endpoint"))?;
@@ -222,7 +222,7 @@ impl RunningJob<'_> {
             Err(JobStop::Taken) => return self.tell_cancelled().await,
             Err(JobStop::Ending) => return,
         }
-        // A job whose end cannot be written is looked at once more, and has nothing to do.
+        // A job whose end cannot be written is started once more, and finds nothing to do.
         if let Err(JobStop::Failed(problem)) = self.tell().await {
             tracing::warn!(job_id = self.job.job_id, why = problem.detail, "the end of a job could not be written");
             self.app.view.catch_up().ok();
@@ -230,8 +230,8 @@ impl RunningJob<'_> {
         }
     }
 
-    /// Whoever cancelled the job knew what it had said of itself, up to a second before: what
-    /// has gone out since counts, too.
+    /// Writes the final count of a cancelled job: its last progress may be a second older
+    /// than the cancellation.
     async fn tell_cancelled(mut self) {
         self.app.view.catch_up().ok();
         let Ok((known, version)) = self.app.known_job(&self.project, &self.job.job_id) else { return };
@@ -249,7 +249,7 @@ impl RunningJob<'_> {
         }
     }
 
-    /// Writes how far the job is.
+    /// Writes the progress.
     async fn tell(&mut self) -> Result<(), JobStop> {
         self.job.beat_at = Some(self.app.clock.now());
         let actor = self.job.actor.clone();
@@ -285,14 +285,14 @@ impl RunningJob<'_> {
         let work = self.app.job_work(&self.project, &self.job).await?;
         let turns = self.turns(&work).await;
         if is_resumed {
-            // What it says of itself is of up to a second before it stopped.
+            // The recorded progress may be a second old.
             self.job.done = self.job.total.saturating_sub(work.count());
         } else {
             self.job.total = work.count();
         }
         let spacing_us = spacing_us(self.job.rate());
         let (began, mut sent, mut last) = (self.app.clock.now(), 0_i64, None);
-        // Only what is due within a second is appended: so a job can be cancelled.
+        // Only messages due within a second are appended, so that a job can be cancelled.
         let per_second = (1_000_000 / spacing_us.max(1)).clamp(1, WINDOW as i64) as usize;
         for window in work.windows(per_second) {
             while began + sent * spacing_us / 1_000 > self.app.clock.now() + SECOND {
@@ -314,15 +314,15 @@ impl RunningJob<'_> {
             self.job.done += found.len() as u64;
             self.app.append_redeliveries(found, self.job.asked_at).await?;
         }
-        // Whoever asks next must see what was sent.
+        // The next request must see what was sent.
         until_listed(self.app.lists.as_deref(), &self.project, last.as_deref()).await;
         drop(turns);
         Ok(json!({"sent": self.job.done, "not_kept": self.job.total.saturating_sub(self.job.done)}))
     }
 
-    /// Notes the time that the next messages are asked for at. A job that goes on after its
-    /// process has died asks at the time of before, so that nothing is sent twice; where that
-    /// is too long ago the lists tell what was sent.
+    /// Sets the time with which the next messages are requested. A job that continues after
+    /// its process died uses the earlier time, so that nothing is sent twice; when that is
+    /// too old, the lists say what was sent.
     async fn begin_stretch(&mut self, is_resumed: bool) -> Result<(), JobStop> {
         let now = self.app.clock.now();
         if is_resumed {
@@ -336,7 +336,8 @@ impl RunningJob<'_> {
         self.tell().await
     }
 
-    /// Keeps recoveries of the same endpoints away.
+    /// Waits until no recovery of the same endpoints is running, and keeps others from
+    /// starting.
     async fn turns(&self, work: &JobWork) -> Vec<RecoveryTurn> {
         let mut endpoints: Vec<String> = match (work, self.job.parameters["filter"]["endpoint_id"].as_str()) {
             (JobWork::Backfill { .. }, _) | (_, None) if !self.job.endpoint_id().is_empty() => {
@@ -348,7 +349,7 @@ impl RunningJob<'_> {
                 listed.into_iter().map(|shown| shown.record.id).collect()
             }
         };
-        // In one order, so that two jobs do not wait for each other.
+        // In a fixed order, so that two jobs do not wait for each other.
         endpoints.sort();
         let mut turns = Vec::new();
         for endpoint_id in endpoints {

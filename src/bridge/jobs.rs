@@ -1,6 +1,6 @@
-//! Jobs: work for many messages or records, which goes on behind the request, survives
-//! restarts and can be cancelled. A job is a definition like any other, so every process
-//! shows it; its state changes by new versions.
+//! Jobs: work on many messages or records that continues after the request, survives
+//! restarts and can be cancelled. A job is a definition, so that every process has it; its
+//! progress is written as new versions.
 
 use http::Method;
 use serde::{Deserialize, Serialize};
@@ -22,19 +22,19 @@ use askwhen_wire::definition::{self, Code, Kind};
 use askwhen_wire::json as strict;
 use askwhen_wire::topic::Topic;
 
-/// Jobs of a project that are kept; the oldest that have ended go.
+/// The most jobs of a project that are kept; the oldest finished ones are removed.
 const KEPT_JOBS: usize = 100;
-/// Versions of a survey that one backtest tries.
+/// The most versions of a survey in one backtest.
 const MAX_TRIED: usize = 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum JobKind {
-    /// Sends messages that a filter takes and that came to nothing.
+    /// Sends failed messages again that a filter accepts.
     Resend,
     /// Sends what an endpoint has missed.
     Recover,
-    /// Sends what a new endpoint would have been told.
+    /// Sends what a new endpoint would have got.
     Backfill,
     /// Tries surveys on the recorded journal.
     Backtest,
@@ -56,12 +56,12 @@ impl JobState {
     }
 }
 
-/// A job as its definition has it.
+/// The body of a job's definition.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct JobRecord {
     pub job_id: String,
     pub kind: JobKind,
-    /// What was asked for.
+    /// The parameters of the request.
     pub parameters: Value,
     pub state: JobState,
     pub done: u64,
@@ -69,14 +69,14 @@ pub(super) struct JobRecord {
     pub created_at: Millis,
     pub started_at: Option<Millis>,
     pub actor: String,
-    /// Where the journal's partitions ended when the job was made: what was sent again
-    /// since is not sent once more.
+    /// By partition, the journal's end when the job was created: deliveries that were
+    /// resent after it are not resent again.
     pub ends: BTreeMap<u32, u64>,
-    /// The process that is at it, and when it last said so.
+    /// The process that runs it, and when it last reported progress.
     pub runner: Option<String>,
     pub beat_at: Option<Millis>,
-    /// What the messages of a stretch are asked for at: the engine takes one of a time
-    /// and id once.
+    /// The time with which messages of the current stretch are requested: the engine
+    /// accepts one message of a time and id once.
     pub asked_at: Option<Millis>,
     pub result: Option<Value>,
     pub error: Option<String>,
@@ -87,7 +87,7 @@ impl JobRecord {
         serde_json::from_str(shown.record.body.as_str()).ok()
     }
 
-    /// The members of the filter that the messages of a job are looked for with.
+    /// The time span in the parameters.
     pub fn span(&self) -> TimeSpan {
         let time = |name: &str| self.parameters[name].as_str().and_then(|text| time::parse_time(text).ok());
         TimeSpan::new(time("since").unwrap_or(0), time("until").unwrap_or(Millis::MAX))
@@ -122,7 +122,7 @@ impl JobRecord {
         body
     }
 
-    /// When it will be done, going on as until now.
+    /// When it will be finished at the current pace.
     fn eta(&self, now: Millis) -> Option<Millis> {
         let started_at = self.started_at.filter(|_| self.state == JobState::Running)?;
         let (done, total) = (self.done as f64, self.total.max(self.done) as f64);
@@ -155,7 +155,7 @@ impl App {
         Ok(json_answer(200, job.shown(self.clock.now()).to_string()))
     }
 
-    /// A job, and the version that it is of.
+    /// A job and its version.
     pub(super) fn known_job(&self, project: &str, job_id: &str) -> Result<(JobRecord, u64), Problem> {
         let shown = self.view.get(project, Kind::Job, job_id);
         let known = shown.and_then(|shown| Some((JobRecord::of(&shown)?, shown.record.version)));
@@ -163,7 +163,7 @@ impl App {
     }
 
     async fn cancel_job(&self, asked: &RequestContext<'_>) -> Result<(), Problem> {
-        // Whoever runs it writes, too: then it is asked for once more.
+        // The process that runs it writes, too; then it is tried again.
         loop {
             let (mut job, version) = self.known_job(&asked.caller.project, &asked.route.parts[0])?;
             if job.state.has_ended() {
@@ -224,7 +224,7 @@ impl App {
         Ok(all.iter().zip(bounds).map(|(at, bounds)| (at.partition, bounds.end)).collect())
     }
 
-    /// What a body asks for, checked.
+    /// The checked parameters of a request.
     fn job_request(&self, text: &str) -> Result<(JobKind, Value, bool), Problem> {
         let mut fields = Fields::of(text, String::new());
         let given = fields.text("kind");
@@ -263,7 +263,7 @@ impl App {
         }
     }
 
-    /// Writes a version of a job; gives its number.
+    /// Writes a version of a job; returns its number.
     pub(super) async fn write_job(
         &self,
         project: &str,
@@ -287,7 +287,7 @@ impl App {
         }
     }
 
-    /// Takes away the oldest jobs that have ended. What stays behind goes with the next.
+    /// Removes the oldest finished jobs. If that fails, the next call does it.
     async fn forget_old_jobs(&self, project: &str) {
         let listed = self.view.list(project, Kind::Job, u64::MAX, 2 * KEPT_JOBS);
         let ended = |shown: &&ListedDefinition| JobRecord::of(shown).is_none_or(|job| job.state.has_ended());
@@ -308,7 +308,7 @@ impl App {
     }
 }
 
-/// Endpoint and time, beside `kind` or in `filter`.
+/// Reads endpoint and time span, which are beside `kind` or in `filter`.
 fn span_parameters(fields: &mut Fields<'_>, filter: &Value, parameters: &mut Value) {
     let known = ["endpoint_id", "since", "until"];
     let others = filter.as_object().into_iter().flatten().any(|(name, _)| !known.contains(&name.as_str()));
@@ -339,7 +339,7 @@ fn span_parameters(fields: &mut Fields<'_>, filter: &Value, parameters: &mut Val
     }
 }
 
-/// What a backtest tries, and assumes.
+/// Reads what a backtest tries and assumes.
 fn backtest_parameters(fields: &mut Fields<'_>, parameters: &mut Value) -> Result<(), Problem> {
     let read = |raw: &str| serde_json::from_str::<Value>(raw).unwrap_or_default();
     let one = fields.raw("survey").map(|raw| Value::Array(vec![read(raw)]));

@@ -1,6 +1,6 @@
-//! API keys that are made at run time. They travel as definitions do, so every process
-//! knows them; what says which key it is is sealed with the cluster key, so that whoever
-//! writes to the topic makes none.
+//! API keys created at run time. They are stored as definitions, so that every process has
+//! them; the digest is sealed with the cluster key, so that whoever can write to the topic
+//! cannot create a key.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -22,10 +22,10 @@ use askwhen_wire::seal::ClusterKey;
 use askwhen_wire::topic::Topic;
 use askwhen_wire::topics::DefinitionRecord;
 
-/// Characters of a key that lists show, behind the name of its kind.
+/// Characters of a key that lists show after the name of its kind.
 const SHOWN_CHARS: usize = 4;
 
-/// The definition of a key.
+/// The body of a key's definition.
 #[derive(Debug, Serialize, Deserialize)]
 struct KeyDefinition {
     key_id: String,
@@ -37,12 +37,12 @@ struct KeyDefinition {
     sealed: SealedSecret,
 }
 
-/// What a key's digest is sealed for: no endpoint has this id.
+/// The endpoint id under which a key's digest is sealed; no endpoint can have it.
 fn sealed_for(key_id: &str) -> String {
     format!("\0key\0{key_id}")
 }
 
-/// The keys that the records grant: those whose seal opens, and says what the record says.
+/// The rights in the records whose seal opens and matches the record.
 fn runtime_grants(key: &ClusterKey, records: &[DefinitionRecord]) -> KeyGrants {
     let grant = |record: &DefinitionRecord| {
         let known: KeyDefinition = serde_json::from_str(record.body.as_str()).ok()?;
@@ -73,7 +73,7 @@ fn runtime_grants(key: &ClusterKey, records: &[DefinitionRecord]) -> KeyGrants {
 }
 
 impl App {
-    /// Takes keys that were made or revoked since the last request.
+    /// Takes over keys that were created or revoked since the last request.
     pub(super) fn sync_keys(&self) {
         let generation = self.view.keys_generation();
         self.auth.sync_runtime_keys(generation, || runtime_grants(&self.key, &self.view.keys()));
@@ -149,7 +149,7 @@ impl App {
                 keys.push((grant.created_at, &grant.key_id, shown));
             }
         }
-        // Newest first; those of a file, which have no time, behind them.
+        // Newest first; keys from the configuration, which have no time, at the end.
         keys.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(b.1)));
         let keys: Vec<Value> = keys.into_iter().map(|(_, _, shown)| shown).collect();
         Ok(json_answer(200, json!({"keys": keys}).to_string()))
@@ -175,14 +175,14 @@ impl App {
         Ok(outcome_answer(&outcome, None, 200))
     }
 
-    /// When any process used a key last, as far as it has been reported.
+    /// When any process last used a key, as far as that was reported.
     fn reported_use(&self, project: &str, key_id: &str) -> Option<Millis> {
         let record = self.view.get(project, definition::Kind::KeyUse, key_id)?.record;
         time::parse_time(record.body.value()["last_used_at"].as_str()?).ok()
     }
 
-    /// Reports uses that no process has reported; to be called about once a minute.
-    /// What cannot be written is reported the next time.
+    /// Reports uses of keys that were not reported; to be called about once a minute. A
+    /// failed report is repeated the next time.
     pub fn report_key_uses(&self) {
         self.sync_keys();
         let (files, runtime) = (self.auth.file_keys(), self.auth.runtime_keys());

@@ -1,4 +1,5 @@
-//! Signed links: made for a server key, believed where answers come in without any key.
+//! Signed links: created with a server key, and accepted in place of a key when answers are
+//! sent.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::json;
@@ -15,14 +16,15 @@ use askwhen_wire::definition::{self, Code, Kind};
 use askwhen_wire::json;
 use askwhen_wire::survey_link::{ID_BYTES, LinkSubject, LinkToken};
 
-/// How long a link holds that does not say so.
+/// How long a link is valid by default, in milliseconds.
 const STANDARD_LIFE: Millis = 30 * DAY;
 const LONGEST_LIFE: Millis = 366 * DAY;
-/// How long the page of a survey for anybody may be answered after it was loaded.
+/// How long the page of a survey for anyone can be answered after it was loaded, in
+/// milliseconds.
 const ANONYMOUS_LIFE: Millis = 7 * DAY;
-/// How ids begin that pages make up.
+/// Prefix of the user ids that pages make up.
 pub const ANONYMOUS_PREFIX: &str = "anon-";
-/// The member that holds a token where there is no key.
+/// The body's member for a token where there is no key.
 const TOKEN_MEMBER: &str = "token";
 
 /// What is wrong with a token.
@@ -80,7 +82,7 @@ impl App {
         Ok(json_answer(201, json!({ "url": url }).to_string()))
     }
 
-    /// A token for the page of a survey that anybody may answer.
+    /// A token for the page of a survey that anyone may answer.
     pub(super) fn anonymous_token(&self, project: &str, survey_id: &str) -> Result<String, Problem> {
         let expires_at = self.clock.now().saturating_add(ANONYMOUS_LIFE);
         let token = LinkToken { link_id: random_id()?, expires_at, single_use: false };
@@ -92,7 +94,7 @@ impl App {
         shown.is_some_and(|shown| definition::survey(&shown.record.body.value(), None).is_ok_and(|survey| survey.link))
     }
 
-    /// The token that holds for a user and a survey of a project.
+    /// Checks a token for a user and a survey of a project.
     pub(super) fn open_link(&self, subject: LinkSubject<'_>, token: &str) -> Result<LinkToken, LinkFault> {
         let anonymous = || {
             let is_made_up = subject.user_id.is_some_and(|user| user.starts_with(ANONYMOUS_PREFIX));
@@ -102,7 +104,7 @@ impl App {
         if opened.expires_at <= self.clock.now() { Err(LinkFault::Expired) } else { Ok(opened) }
     }
 
-    /// Who answers by a link whose token stands in the body; `None` where there is none.
+    /// The caller by the token in the body; `None` when there is none.
     pub(super) fn caller_of_link(&self, route: &Route, body: &[u8]) -> Option<Result<Caller, Problem>> {
         let text = json::check(body).ok()?;
         let members: json::Members<'_> = serde_json::from_str(text).ok()?;
@@ -120,10 +122,10 @@ impl App {
         Some(Err(fault.problem()))
     }
 
-    /// The single use that the token of these answers stands for, if it does.
+    /// The single-use link of the token with which answers are sent, if it is one.
     ///
     /// # Errors
-    /// 403 or 410 for a token that does not hold.
+    /// 403 or 410 for an invalid token.
     pub(super) fn single_use(
         &self,
         asked: &RequestContext<'_>,
@@ -143,15 +145,16 @@ fn random_id() -> Result<[u8; ID_BYTES], Problem> {
     Ok(*random.first_chunk().expect("there are more"))
 }
 
-/// What stands in a part of a path as it is.
+/// Characters that are not escaped in a part of a path.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// One part of a path.
+/// A part of a path, escaped.
 pub fn part(text: &str) -> String {
     utf8_percent_encode(text, PLAIN).to_string()
 }
 
-/// Where the caller has reached askwhen: what a proxy says, else the host that was asked.
+/// The origin under which the caller has reached askwhen: from a proxy's headers, else from
+/// `Host`.
 fn origin(asked: &RequestContext<'_>) -> String {
     let said = |name: &str| {
         let value = asked.headers.get(name)?.to_str().ok()?.split(',').next()?.trim();

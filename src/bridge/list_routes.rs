@@ -1,4 +1,4 @@
-//! Lists that come from the console's projection.
+//! Routes of the lists in the console's projection.
 
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ use askwhen_domain::time::{self, Millis};
 use askwhen_wire::definition::{Code, Kind, nearest};
 use askwhen_wire::listing::{Filter, List, ListError, PageRequest};
 
-/// `limit`, `cursor` and whatever filters a list knows.
+/// `limit`, `cursor` and the filters of a list.
 pub(super) struct Query {
     pub limit: usize,
     pub cursor: Option<String>,
@@ -26,8 +26,10 @@ pub(super) fn bad_cursor() -> Problem {
     Problem::field(Code::Invalid, "", "cursor must be a next_cursor of this list")
 }
 
+/// Reads the query; `known` are the filters of the list.
+///
 /// # Errors
-/// 422 for a parameter that the list does not know, or a wrong one.
+/// 422 for an unknown or invalid parameter.
 pub(super) fn page(query: &str, known: &[&str]) -> Result<Query, Problem> {
     let mut page = Query { limit: 50, cursor: None, filters: Vec::new() };
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -61,15 +63,15 @@ pub(super) fn page(query: &str, known: &[&str]) -> Result<Query, Problem> {
     Ok(page)
 }
 
-/// The members of a filter of deliveries.
+/// The filters of deliveries.
 const DELIVERY_FILTERS: [&str; 10] =
     ["status", "survey_id", "user_id", "since", "until", "endpoint_id", "outcome", "http_status", "cause", "type"];
 const DELIVERY_STATUSES: [&str; 6] = ["pending", "waiting", "delivered", "dead", "cancelled", "resent"];
 
-/// A filter of deliveries that stands in a body: what the list takes in its query.
+/// A filter of deliveries in a body, with the same members as the list's query.
 ///
 /// # Errors
-/// 422 for a member that the list does not know, or a wrong one.
+/// 422 for an unknown or invalid member.
 pub(super) fn delivery_filter(filter: &Value) -> Result<Filter, Problem> {
     let Some(members) = filter.as_object() else {
         return Err(Problem::field(Code::WrongType, "/filter", "filter must be an object"));
@@ -99,7 +101,7 @@ fn check_status(filter: &Filter, known: &[&str]) -> Result<(), Problem> {
     Ok(())
 }
 
-/// A name is repeated where it is short; values never are.
+/// A short name is repeated in the answer; values never are.
 fn unknown_parameter(name: &str, known: &[&str]) -> Problem {
     let known: Vec<&str> = ["limit", "cursor"].into_iter().chain(known.iter().copied()).collect();
     let shown = if name.len() <= 64 { format!(" {name}") } else { String::new() };
@@ -136,7 +138,7 @@ impl Query {
 
     pub fn time(&self, name: &str) -> Result<Option<Millis>, Problem> {
         let Some(text) = self.text(name) else { return Ok(None) };
-        // A plus that was not encoded has become a space.
+        // An unescaped plus has become a space.
         let parsed = time::parse_time(&text).or_else(|wanted| match text.rsplit_once(' ') {
             Some((local, zone)) => time::parse_time(&format!("{local}+{zone}")),
             None => Err(wanted),
@@ -160,7 +162,7 @@ impl App {
 
     pub(super) fn list(&self, asked: &RequestContext<'_>, list: List) -> Result<Answer, Problem> {
         let lists = self.lists()?;
-        // Nothing but a delivery has an endpoint, and attempts.
+        // Only deliveries have endpoints and attempts.
         let known = if list == List::Deliveries { &DELIVERY_FILTERS[..] } else { &DELIVERY_FILTERS[..5] };
         let query = page(asked.query, known)?;
         let mut filter = query.filter()?;
@@ -181,7 +183,8 @@ impl App {
         Ok(json_answer(200, json!({list.name(): page.rows, "next_cursor": page.next_cursor}).to_string()))
     }
 
-    /// What waits at an endpoint that is open is not tried before that ends.
+    /// Shows when the next attempt of a delivery is made that waits at an endpoint whose
+    /// breaker is open.
     pub(super) fn show_hold(&self, project: &str, row: &mut Value) {
         let Some(next) = row["next_attempt_at"].as_str().and_then(|text| time::parse_time(text).ok()) else { return };
         let endpoint_id = row["endpoint_id"].as_str().unwrap_or_default();

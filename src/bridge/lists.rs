@@ -1,4 +1,4 @@
-//! The console's projection, as far as HTTP asks it.
+//! The port through which the bridge reads the console's projection.
 
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -12,39 +12,45 @@ use askwhen_wire::listing::{
 };
 use askwhen_wire::topics::response::ResponseBody;
 
-/// Responses, and the place of the last of them.
+/// Responses, and the position after the last of them.
 pub type ResponsePage = (Vec<ResponseBody>, Option<Vec<u8>>);
 
-/// The console's projection, as far as HTTP asks it.
+/// Reads of the console's projection.
 pub trait Lists: Send + Sync {
+    /// A page of a list.
+    ///
     /// # Errors
-    /// What is wrong with the cursor, or with the projection.
+    /// An invalid cursor, or a projection that cannot be read.
     fn list(&self, list: List, project: &str, filter: &Filter, page: PageRequest<'_>) -> Result<Page, ListError>;
 
+    /// Whether the lists are complete.
+    ///
     /// # Errors
-    /// How many records are to be read before the lists are whole, while they are
-    /// made once more; `None` when that is not known yet.
+    /// How many records have still to be read while the lists are being rebuilt; `None`
+    /// when that is not known yet.
     fn is_whole(&self) -> Result<(), Option<u64>>;
 
+    /// One delivery.
+    ///
     /// # Errors
     /// When the projection cannot be read.
     fn delivery(&self, project: &str, delivery_id: &str) -> Result<Option<ListedDelivery>, ListError>;
 
-    /// Where a delivery's record stands.
+    /// The position of a delivery's record.
     ///
     /// # Errors
     /// When the projection cannot be read.
     fn place(&self, project: &str, delivery_id: &str) -> Result<Option<DeliveryPlace>, ListError>;
 
-    /// The id of a delivery that takes the place of one that came to nothing, or of what
-    /// was sent instead of it and came to nothing, too; `None` when neither has.
+    /// The id of a delivery that replaces a failed one, or replaces the failed one that
+    /// replaced it; `None` when neither has failed.
     ///
     /// # Errors
     /// When the projection cannot be read.
     fn successor(&self, project: &str, delivery_id: &str) -> Result<Option<String>, ListError>;
 
-    /// What an endpoint has missed in a span of time, and nobody has sent again
-    /// since; oldest first.
+    /// Deliveries that an endpoint has missed in a time span and that were not sent again
+    /// since, oldest first.
     ///
     /// # Errors
     /// When the projection cannot be read.
@@ -61,17 +67,17 @@ pub trait Lists: Send + Sync {
     /// When the projection cannot be read.
     fn is_erased(&self, user: UserRef<'_>, source: RecordPosition) -> Result<bool, ListError>;
 
-    /// Deliveries that failed or were given up since a time, by what keeps them from their
-    /// receivers, the most frequent first.
+    /// Deliveries that failed or were given up since a time, grouped by cause, the most
+    /// frequent first.
     ///
     /// # Errors
     /// When the projection cannot be read.
     fn causes(&self, project: &str, since: Millis) -> Result<Vec<DeliveryCause>, ListError>;
 
-    /// Deliveries that a filter takes, that came to nothing and that nobody has sent again,
-    /// oldest first, with their endpoints; `missed_only` leaves out those that were cancelled
-    /// for another reason than their endpoint. What comes from behind the ends of the journal
-    /// that are given is left out.
+    /// Failed deliveries that a filter accepts and that were not sent again, oldest first,
+    /// each with its endpoint. `missed_only` leaves out those that were cancelled for
+    /// another reason than their endpoint. Deliveries from behind the given ends of the
+    /// journal are left out.
     ///
     /// # Errors
     /// When the projection cannot be read.
@@ -83,22 +89,22 @@ pub trait Lists: Send + Sync {
         ends: &BTreeMap<u32, u64>,
     ) -> Result<Vec<(String, DeliveryPlace)>, ListError>;
 
-    /// What a survey was answered.
+    /// The results of a survey.
     ///
     /// # Errors
     /// When the projection cannot be read.
     fn results(&self, survey: SurveyRef<'_>, query: &ResultsQuery) -> Result<SurveyResults, ListError>;
 
-    /// Responses of a survey behind a place, oldest first, and the place of the last.
+    /// Responses to a survey after a position, oldest first, and the position of the last.
     ///
     /// # Errors
     /// When the projection cannot be read.
     fn responses(&self, survey: SurveyRef<'_>, after: Option<&[u8]>, limit: usize) -> Result<ResponsePage, ListError>;
 
-    /// How often a list of a project has got other rows since the process began.
+    /// How often a list of a project has changed since the process started.
     fn moved(&self, project: &str, list: List) -> u64;
 
-    /// The counters of a survey, from a time up to and without another.
+    /// The counters of a survey in a time span.
     ///
     /// # Errors
     /// When the projection cannot be read.

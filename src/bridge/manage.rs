@@ -1,5 +1,5 @@
-//! Surveys, endpoints, triggers and settings: validated here, given a version
-//! by the registrar, in force when every partition has said so.
+//! Surveys, endpoints, triggers and settings: validated here, versioned by the registrar,
+//! and in force when every partition has answered.
 
 use http::{HeaderValue, Method, StatusCode, header};
 use serde_json::{Value, json};
@@ -27,10 +27,10 @@ use askwhen_wire::record::{Define, Internal};
 use askwhen_wire::seal;
 use askwhen_wire::topic::Topic;
 
-/// Names of events and triggers that a survey's are compared with.
+/// The most names of events and triggers that a survey's names are compared with.
 const MAX_NAMES: usize = 10_000;
 
-/// What a PUT asks for, beside its body.
+/// A change of a definition, as the registrar gets it.
 pub(super) struct DefinitionDraft {
     pub kind: Kind,
     pub id: String,
@@ -40,15 +40,15 @@ pub(super) struct DefinitionDraft {
     pub if_match: Option<u64>,
 }
 
-/// What a PUT or DELETE may be bound to.
+/// The preconditions of a PUT or DELETE.
 #[derive(Default)]
 struct Condition {
-    /// Only if there is none yet.
+    /// Only if the definition does not exist yet.
     create: bool,
     if_match: Option<u64>,
 }
 
-/// What the partitions said.
+/// The answers of the partitions.
 pub(super) struct Outcome {
     pub version: u64,
     pub changed: bool,
@@ -137,7 +137,7 @@ impl App {
         let Condition { create, if_match } = self.condition(asked, kind, &id)?;
         let draft = DefinitionDraft { kind, id, body: Some(body), new_secret, create, if_match };
         let outcome = self.define(asked, &draft).await;
-        // Another one may have been made meanwhile.
+        // Another request may have created it meanwhile.
         let outcome = outcome.map_err(|problem| match problem.status {
             StatusCode::CONFLICT if create => exists_already(),
             _ => problem,
@@ -147,13 +147,13 @@ impl App {
         Ok(outcome_answer(&outcome, secret.map(|(secret, _)| secret.as_str()), status))
     }
 
-    /// The project's settings as they are shown.
+    /// The settings of a project.
     fn settings(&self, project: &str) -> Settings {
         let shown = self.view.get(project, Kind::Settings, SETTINGS_ID);
         shown.and_then(|shown| definition::settings(&shown.record.body.value()).ok()).unwrap_or_default()
     }
 
-    /// What is allowed in a survey and probably not meant.
+    /// Warnings about parts of a survey that are valid and probably not intended.
     fn warnings(&self, asked: &RequestContext<'_>, survey: &Survey) -> Vec<String> {
         let project = &asked.caller.project;
         let met = self.view.list(project, Kind::Trigger, u64::MAX, MAX_NAMES);
@@ -171,7 +171,7 @@ impl App {
         shown.iter().map(|shown| KnownSurvey::of(&shown.record.body.value())).collect()
     }
 
-    /// What a PUT would do, as far as what is shown tells.
+    /// What a PUT would change, compared with the definition in force.
     fn rehearse(
         &self,
         asked: &RequestContext<'_>,
@@ -195,11 +195,11 @@ impl App {
         };
         let (mut new, hidden) = bare(body);
         let mut old = current.as_ref().map(|shown| bare(&shown.record.body));
-        // One that is left out is kept.
+        // A missing secret keeps the stored one.
         let kept = |old: &BTreeMap<String, Value>| hidden.iter().all(|(at, digest)| old.get(at) == Some(digest));
         let same = |(old, digests): &(Value, BTreeMap<String, Value>)| *old == new && kept(digests);
         let changed = !old.as_ref().is_some_and(same);
-        // That one is another is seen, and neither of them.
+        // That a secret changes is shown; neither of the two is.
         if let Some((old, before)) = &mut old {
             for (at, _) in hidden.iter().filter(|(at, digest)| before.get(*at) != Some(digest)) {
                 match at.strip_prefix(HEADERS) {
@@ -220,7 +220,7 @@ impl App {
         }))
     }
 
-    /// Whom a change may reach: users who were armed by the survey in force.
+    /// Adds how many users a change may affect: those with an open window.
     async fn show_open_windows(&self, project: &str, id: &str, rehearsed: &mut Value) -> Result<(), Problem> {
         if rehearsed["current"]["activate"].is_null() {
             return Ok(());
@@ -246,8 +246,7 @@ impl App {
         Ok(Condition { create, if_match })
     }
 
-    /// The version that has to be in force: of several that are named, the one
-    /// that is.
+    /// The version that must be in force; of several in the header, the one that is.
     pub(super) fn if_match(&self, asked: &RequestContext<'_>, kind: Kind, id: &str) -> Result<Option<u64>, Problem> {
         if !asked.headers.contains_key(header::IF_MATCH) {
             return Ok(None);
@@ -276,8 +275,8 @@ impl App {
         Ok(self.key.seal(&asked.caller.project, endpoint_id, secret, nonce))
     }
 
-    /// Seals the values of headers. One that is sent as it is shown stays: the
-    /// registrar puts in what is there, unless that is still in clear.
+    /// Seals the values of headers. A value that is the placeholder stays: the registrar
+    /// puts in the stored one, unless that is still in clear.
     fn seal_headers(
         &self,
         asked: &RequestContext<'_>,
@@ -337,13 +336,13 @@ impl App {
         }
     }
 
-    /// Asks the registrar and waits until every partition has the answer, or
-    /// the time is up.
+    /// Sends a change to the registrar and waits until every partition has answered or time
+    /// is up.
     pub(super) async fn define(&self, asked: &RequestContext<'_>, draft: &DefinitionDraft) -> Result<Outcome, Problem> {
         self.write_definition((&asked.caller.project, &asked.caller.actor), asked.request_id, draft).await
     }
 
-    /// The same for a project and an actor, under the id of a request.
+    /// The same for a project and an actor, under a request's id.
     pub(super) async fn write_definition(
         &self,
         (project, actor): (&str, &str),
@@ -368,8 +367,7 @@ impl App {
         Ok(outcome)
     }
 
-    /// Waits until every partition has what the registrar made of it, or the time
-    /// is up.
+    /// Waits until every partition has installed the registrar's result, or time is up.
     pub(super) async fn ask_registrar(
         &self,
         definition: DefinitionRef<'_>,
@@ -400,8 +398,8 @@ impl App {
         Ok(outcome)
     }
 
-    /// What is shown may trail what decides; a reader who has just written
-    /// should see it, so wait a little for the view.
+    /// Waits a little for the view, which may be behind the partitions, so that whoever has
+    /// just written reads the change.
     pub(super) async fn wait_for_view(&self, definition: DefinitionRef<'_>, gone: bool, outcome: &Outcome) {
         let DefinitionRef { project, kind, id } = definition;
         let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(1);
@@ -425,7 +423,7 @@ impl App {
             (None, _) => return Err(Problem::not_found("there is no such definition")),
         };
         let body = body.to_string();
-        // How an endpoint fares changes without a version.
+        // An endpoint's health changes without a new version.
         let state = (kind == Kind::Endpoint).then(|| xxhash_rust::xxh3::xxh3_64(body.as_bytes()) as u32);
         let tag = tag_of(version, state);
         let mut answer = if etag::is_known(asked.headers, &tag) {
@@ -439,7 +437,7 @@ impl App {
         Ok(answer)
     }
 
-    /// A definition as it is shown: without secrets, an endpoint with its state.
+    /// A definition as it is shown: without secrets, and an endpoint with its state.
     fn public(&self, shown: &ListedDefinition) -> Value {
         let mut body = shown.record.body.value();
         match shown.record.kind {
@@ -496,12 +494,12 @@ fn exists_already() -> Problem {
     Problem::new(412, "precondition_failed", "there is such a definition already")
 }
 
-/// `"7"`, or `"7-0012abcd"` of a definition and its state.
+/// The entity tag: `"7"`, or `"7-0012abcd"` of a definition and its state.
 fn tag_of(version: u64, state: Option<u32>) -> String {
     state.map_or_else(|| format!("\"{version}\""), |state| format!("\"{version}-{state:08x}\""))
 }
 
-/// The version in a tag, which may have the state behind it.
+/// The version in a tag, which may have the state after it.
 fn version_of_tag(tag: &str) -> Option<u64> {
     etag::bare(tag).split('-').next()?.parse().ok()
 }
@@ -512,11 +510,11 @@ fn set_tag(answer: &mut Answer, tag: &str) {
     }
 }
 
-/// What the places of headers begin with among the digests.
+/// Prefix of headers among the digests.
 const HEADERS: &str = "headers.";
 
-/// By which what is hidden is told from another: where it stands, and its digest.
-/// A header that is still in clear has none, so that it differs from a sealed one.
+/// Digests of the hidden values, by their place. A header that is still in clear has none,
+/// so that it differs from a sealed one.
 fn digests(body: &Value) -> BTreeMap<String, Value> {
     let named = [("secret", &body["secret"]), ("tls.client_key", &body["tls"]["client_key"])];
     let named = named.map(|(at, sealed)| (at.to_owned(), sealed)).into_iter();
@@ -525,7 +523,7 @@ fn digests(body: &Value) -> BTreeMap<String, Value> {
     all.filter(|(_, sealed)| sealed["digest"].is_string()).map(|(at, sealed)| (at, sealed["digest"].clone())).collect()
 }
 
-/// Takes away what is nobody's to see, and what the registrar keeps for itself.
+/// Removes what must not be shown, and what only the registrar uses.
 fn hide(body: &mut Value) {
     let Some(members) = body.as_object_mut() else { return };
     if let Some(headers) = members.get_mut("headers").and_then(Value::as_object_mut) {
@@ -539,9 +537,10 @@ fn hide(body: &mut Value) {
     }
 }
 
+/// Whether `dry_run` is set.
+///
 /// # Errors
-/// 422 for anything else than yes or no: what was meant as a rehearsal must not
-/// come true.
+/// 422 for anything but yes or no: what was meant as a dry run must not be carried out.
 fn is_dry_run(query: &str) -> Result<bool, Problem> {
     let mut dry_run = false;
     for (n, pair) in query.split('&').filter(|pair| !pair.is_empty()).enumerate() {

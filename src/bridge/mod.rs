@@ -1,6 +1,6 @@
-//! The bridge: HTTP in front of the journal. It checks what comes in, appends
-//! it, and waits for the engine's answer where a route promises one. It decides
-//! nothing, keeps no state of its own, and knows no store.
+//! The bridge: the HTTP server in front of the journal. It checks requests, appends their
+//! records, and waits for the engine's answer where a route has one. It decides nothing,
+//! keeps no state of its own, and knows no store.
 
 mod app;
 pub mod auth;

@@ -1,5 +1,5 @@
-//! What apps ask and tell: triggers, displays, dismissals, answers, links; and
-//! a user's attributes.
+//! Routes of apps: triggers, displays, dismissals, answers and links; and users'
+//! attributes.
 
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -79,13 +79,13 @@ impl App {
         self.query(asked, Some(asked.route.parts[1].clone()), None).await
     }
 
-    /// The user as the engine knows them: a read in the journal's order.
+    /// The user's state, read in the journal's order.
     pub(super) async fn user(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
         self.query(asked, None, None).await
     }
 
-    /// Waits until the engine has done it, or the time is up: it is durable then,
-    /// and what the user is told or asked from then on finds nothing of before.
+    /// Erases a user, and waits until the engine has done it or time is up. The request is
+    /// durable by then, so later requests of the user find nothing of before.
     pub(super) async fn erase(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
         let user_id = asked.route.parts[0].clone();
         let (project, asked_at) = (asked.caller.project.clone(), self.clock.now());
@@ -99,9 +99,10 @@ impl App {
         Ok(json_answer(202, json!({"user_id": user_id, "status": "accepted"}).to_string()))
     }
 
-    /// Makes another name the user's, from then on and for all that is known under it.
+    /// Makes another name an alias of the user, with everything that is known under it.
     pub(super) async fn alias(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
-        // Whoever takes over another's past has to be somebody: no user is exempt.
+        // Taking over another user's state needs an identity, also for users who are
+        // otherwise exempt.
         self.auth.identified(&asked.caller, asked.headers, &asked.route.parts[0])?;
         let text = json::check(&asked.body).map_err(Problem::json)?;
         let mut fields = Fields::of_client(text);
@@ -110,7 +111,7 @@ impl App {
         if fields.has("alias") && alias == user_id {
             fields.fault(Code::Invalid, "alias", "must be another id than the user's own");
         }
-        // Whoever may speak for one user does not speak for another.
+        // The right to speak for one user is not one to speak for another.
         let is_client = asked.caller.kind == Kind::Client;
         if is_client && !alias.starts_with(ANONYMOUS_PREFIX) && fields.faults.is_empty() {
             fields.fault(Code::Invalid, "alias", "must begin with anon- when a client key asks");
@@ -139,7 +140,7 @@ impl App {
         answer(self.read_user(query).await?, asked.caller.kind, None)
     }
 
-    /// The user as the engine knows them, unless it does not answer in time.
+    /// The user's state from the engine, or that it has not answered in time.
     pub(super) async fn show_user(&self, project: &str, user_id: &str) -> Result<Option<EngineReply>, Problem> {
         let (project, user_id) = (project.to_owned(), user_id.to_owned());
         self.read_user(Query { project, user_id, offer_id: None, survey_id: None, link_id: None }).await
@@ -192,7 +193,7 @@ impl App {
             times: ClientTimes { received_at: Some(self.clock.now()), ..ClientTimes::default() },
             body: Body::Attributes(merge),
         };
-        // What is merged may be too large although what was sent is not: only the engine knows.
+        // Only the engine knows whether the merged attributes are too large.
         if let Some(EngineReply::Refused { code, pointer, detail }) =
             self.ask(user_id, record::encode(&record), None).await?
         {
@@ -206,7 +207,7 @@ fn refuse(faults: Vec<Fault>) -> Result<(), Problem> {
     if faults.is_empty() { Ok(()) } else { Err(Problem::fields(faults)) }
 }
 
-/// What the engine said, as a response; or that it has not said it yet.
+/// The engine's answer as a response, or that there is none yet.
 fn answer(reply: Option<EngineReply>, kind: Kind, event_id: Option<&str>) -> Result<Answer, Problem> {
     match reply {
         None => {

@@ -1,5 +1,5 @@
-//! What was known of a user, and what happened: explanations and timelines, read from
-//! the journal beside the server.
+//! Explanations and timelines: what was known of a user and what happened, read from the
+//! journal.
 
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -20,14 +20,16 @@ use askwhen_wire::listing::{Filter, List, PageRequest};
 
 /// How long a request waits for its turn.
 const TURN: Duration = Duration::from_secs(10);
-/// So many more are read than are shown: those of the cursor's own time may be among them.
+/// More lines are read than shown, because lines of the cursor's own time may be among
+/// them.
 const SAME_TIME: usize = 200;
-/// Decisions that are looked through for whose offers were answered.
+/// Decisions that are searched for the offers of answers.
 const MAX_DECISIONS: usize = 1_000;
-/// Aliases whose records are shown with the user's: each is looked for in its partition.
+/// The most aliases whose records are shown with the user's; each is searched in its
+/// partition.
 const SHOWN_ALIASES: usize = 8;
 
-/// A place in a timeline: the time and id of the last line that was shown.
+/// A position in a timeline: time and id of the last line shown.
 struct TimelineCursor {
     at: Millis,
     id: String,
@@ -81,7 +83,7 @@ impl App {
         let (project, user_id) = (asked.caller.project.clone(), asked.route.parts[0].clone());
         let since = query.time("since")?.unwrap_or(0);
         let cursor = query.cursor.as_deref().map(TimelineCursor::parse).transpose()?;
-        // What is asked for is up to and without `until`; a cursor's own time may have more.
+        // `until` is exclusive; further lines of a cursor's own time may follow.
         let until = query.time("until")?.map_or(Millis::MAX, |until| until.saturating_sub(1));
         let until = cursor.as_ref().map_or(until, |cursor| cursor.at.min(until));
         let limit = query.limit;
@@ -103,9 +105,9 @@ impl App {
         Ok(json_answer(200, json!({"items": items, "next_cursor": next}).to_string()))
     }
 
-    /// The user's name, and the newest of their aliases, each with the time at which it went
-    /// over. Only the engine knows: when it does not answer, it is the one name that was asked for,
-    /// because that can be looked at while a partition stands still.
+    /// The user's name and the newest aliases, each with the time when it was merged. Only
+    /// the engine knows them; when it does not answer, the requested name is used alone,
+    /// because that works while a partition stands still.
     async fn names_of(&self, project: &str, name: &str) -> Vec<(String, Option<Millis>)> {
         let only = vec![(name.to_owned(), None)];
         if !self.takes_requests {
@@ -122,7 +124,7 @@ impl App {
         std::iter::once((owner, None)).chain(aliases.take(SHOWN_ALIASES)).collect()
     }
 
-    /// What is on record under one name in a span of time, newest first.
+    /// The lines recorded under one name in a time span, newest first.
     async fn entries_under(
         &self,
         project: &str,
@@ -136,7 +138,7 @@ impl App {
         entries.extend(self.read_history(move |history| history.timeline(request)).await?);
         entries.sort_by(|a, b| (b.0, &b.1).cmp(&(a.0, &a.1)));
         if let Some(erased) = entries.iter().position(|(_, _, shown)| shown["kind"] == "erased") {
-            // How deliveries went stays on record; nothing else does.
+            // From before an erasure only deliveries are shown, whose outcomes stay listed.
             let mut n = 0;
             entries.retain(|(_, _, shown)| {
                 n += 1;
@@ -146,7 +148,7 @@ impl App {
         Ok(entries)
     }
 
-    /// Decisions and deliveries of a user in a span of time, of each the newest.
+    /// The newest decisions and deliveries of a user in a time span.
     fn listed_entries(
         &self,
         project: &str,
@@ -177,9 +179,8 @@ impl App {
         Ok(entries)
     }
 
-    /// Takes out what a user has answered to anonymous surveys, and what is older than its
-    /// survey lets answers be: the journal knows it until it is trimmed, and shows it to
-    /// nobody here.
+    /// Removes answers to anonymous surveys, and answers older than their survey's
+    /// `retention`: the journal contains them until it is trimmed, but they are not shown.
     fn hide_answers(
         &self,
         project: &str,
@@ -193,7 +194,8 @@ impl App {
         if anonymous.is_empty() && kept_since.is_empty() {
             return Ok(());
         }
-        // Offers are named by the decisions that made them; those may lie before the span.
+        // The survey of an offer is in the decision that made it, which may lie before the
+        // span.
         let mut decisions = Vec::new();
         for (name, _) in names {
             let filter = Filter {
@@ -214,7 +216,7 @@ impl App {
                 (Some(survey_id), _) => Some((survey_id, anonymous.contains(survey_id))),
                 (None, offer_id) => offer_id.and_then(|offer_id| offers.get(offer_id).copied()),
             };
-            // Of an offer that is not listed any more nobody knows what it was.
+            // The survey of an offer that is not listed any more is unknown.
             let (is_anonymous, is_known) = subject.map_or((true, false), |(survey_id, is_anonymous)| {
                 (is_anonymous, kept_since.get(survey_id).is_none_or(|since| *at >= *since))
             });
@@ -228,7 +230,7 @@ impl App {
         Ok(())
     }
 
-    /// Reads the journal beside the requests; a few at a time.
+    /// Reads the journal beside other requests, a few at a time.
     async fn read_history<T: Send + 'static>(
         &self,
         read: impl FnOnce(&dyn JournalLookup) -> Result<T, HistoryError> + Send + 'static,

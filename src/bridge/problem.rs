@@ -1,5 +1,5 @@
-//! RFC 9457 problems: every error of the HTTP surface, with its status. The
-//! input's values are never echoed.
+//! RFC 9457 problems: every error of the HTTP API, with its status. Values of the request
+//! are never echoed.
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
@@ -15,11 +15,11 @@ use askwhen_wire::json;
 
 pub type Answer = Response<AnswerBody>;
 
-/// What an answer consists of.
+/// The body of an answer.
 #[derive(Debug)]
 pub enum AnswerBody {
     Whole(Full<Bytes>),
-    /// Pieces as they come; an error cuts the answer off.
+    /// Parts as they come; an error cuts the answer off.
     Stream(Receiver<Result<Bytes, std::io::Error>>),
 }
 
@@ -74,7 +74,7 @@ pub struct Problem {
     pub event_id: Option<String>,
     pub retry_after: Option<Duration>,
     pub allow: Option<&'static str>,
-    /// The connection is of no further use.
+    /// Whether the connection must be closed.
     pub close: bool,
 }
 
@@ -101,10 +101,10 @@ impl Problem {
         Problem { byte_offset: Some(error.byte_offset), ..Problem::new(400, error.flaw.code(), error.to_string()) }
     }
 
-    /// Fields at fault; the first one names the whole.
+    /// Invalid fields; the first determines the code of the whole.
     pub fn fields(faults: Vec<Fault>) -> Problem {
         let mut first = faults.first().map_or(("invalid", String::new()), |f| (f.code.name(), f.detail.clone()));
-        // A member that is missing is often there under another name.
+        // A missing member is often there under a misspelt name.
         let unknown = faults.iter().find(|fault| fault.code == Code::UnknownField);
         if let Some(fault) = unknown.filter(|_| first.0 == Code::MissingField.name()) {
             let name = fault.pointer.rsplit('/').next().unwrap_or_default();
@@ -121,13 +121,13 @@ impl Problem {
         Problem { retry_after: Some(after), ..Problem::new(status, code, detail) }
     }
 
-    /// More is under way than there is room for.
+    /// There is no room for more at the moment.
     pub fn overloaded() -> Problem {
         let detail = "too much is being received and answered; send it again";
         Problem::later(503, "overloaded", detail, Duration::from_secs(1))
     }
 
-    /// What an append that failed means to the sender.
+    /// The problem for an append that failed.
     pub fn log(error: &askwhen_log::Error, event_id: Option<&str>) -> Problem {
         let problem = match error {
             askwhen_log::Error::ReadOnly { .. } => {
@@ -145,7 +145,7 @@ impl Problem {
         Problem { event_id: event_id.map(str::to_owned), ..problem }
     }
 
-    /// A refusal of the engine.
+    /// The problem for a refusal by the engine.
     pub fn refused(code: &str, pointer: Option<String>, detail: String) -> Problem {
         match code {
             "unknown_offer" | "unknown_survey" | "not_found" => Problem::new(404, code, detail),
@@ -160,12 +160,12 @@ impl Problem {
                 let pointer = pointer.unwrap_or_else(|| "/answers".into());
                 Problem::fields(vec![Fault { code: Code::MissingAnswer, pointer, detail }])
             }
-            // Taken, or a gate that closes a link survey.
+            // `taken`, or the gate that closes a link survey.
             _ => Problem::new(409, code, detail),
         }
     }
 
-    /// The problem as a value, also for an item of a batch.
+    /// The body as a value, also for an item of a batch.
     pub fn body(&self, request_id: &str) -> serde_json::Value {
         #[derive(Serialize)]
         struct Body<'a> {
@@ -196,13 +196,13 @@ impl Problem {
         .expect("a problem serialises")
     }
 
-    /// The answer as bytes, for a request that never became one.
+    /// The answer as bytes, for a request that was refused by the gate.
     pub fn raw(&self, request_id: &str) -> Vec<u8> {
         let body = self.body(request_id).to_string();
         let mut raw =
             format!("HTTP/1.1 {}\r\ncontent-length: {}\r\nx-request-id: {request_id}\r\n", self.status, body.len());
         for (name, value) in self.answer(request_id).headers() {
-            // Those that are set here are text.
+            // The headers that are set here are text.
             raw.push_str(&format!("{name}: {}\r\n", value.to_str().unwrap_or_default()));
         }
         raw.push_str("\r\n");
@@ -231,7 +231,7 @@ impl Problem {
     }
 }
 
-/// A JSON body.
+/// An answer with a JSON body.
 pub fn json_answer(status: u16, body: impl Into<Bytes>) -> Answer {
     let mut answer = Response::new(AnswerBody::whole(body));
     *answer.status_mut() = StatusCode::from_u16(status).expect("statuses are written in this crate");

@@ -1,6 +1,5 @@
-//! Messages once more: one that an operator names, or everything that an
-//! endpoint has missed. The message is read back from topic `deliveries`, and
-//! goes out under its own `webhook-id`.
+//! Sends messages again: one that an operator names, or all that an endpoint has missed.
+//! The message is read from topic `deliveries` and sent under its own `webhook-id`.
 
 use serde_json::json;
 use std::collections::{BTreeMap, HashMap};
@@ -28,17 +27,18 @@ use askwhen_wire::record::Internal;
 use askwhen_wire::topic::Topic;
 use askwhen_wire::topics::DeliveryRecord;
 
-/// Messages that one request has sent again at most; all are in the journal when it
-/// is answered.
+/// The most messages that one request sends again; all are in the journal when it is
+/// answered.
 pub(super) const MAX_RECOVERED: usize = 20_000;
-/// Between two of them, unless a rate says otherwise: so they go in their order.
+/// The pause between two messages without a rate, in microseconds, which keeps them in
+/// order.
 const SPACING_US: i64 = 1_000;
-/// Appended at a time: the order holds within each partition.
+/// Messages appended together: their order is kept within each partition.
 pub(super) const WINDOW: usize = 256;
 const CHUNK_BYTES: usize = 1 << 20;
 /// How long a request waits for the recovery before it.
 const TURN: Duration = Duration::from_secs(5);
-/// How long it may take until the lists show what a recovery sends.
+/// How long to wait until the lists show what a recovery sends.
 pub(super) const SEEN_WITHIN: Duration = Duration::from_secs(10);
 
 impl App {
@@ -59,8 +59,8 @@ impl App {
             return Err(Problem::new(409, "is_a_test", detail));
         }
         let told_at = delivery.created_at;
-        // What takes the place of another keeps its time, as recoveries do: so both name
-        // each other.
+        // A replacement keeps the creation time, as recoveries do, so that both get the
+        // same id.
         let (delivery_id, created_at) = match successor {
             Some(delivery_id) => (delivery_id, told_at),
             None => (id::delivery_by_chance(uuid::Uuid::new_v4().as_u128()), self.clock.now()),
@@ -79,8 +79,8 @@ impl App {
         }
     }
 
-    /// Everything dead, or cancelled because the endpoint was disabled, oldest
-    /// first. What has been recovered already is not sent twice.
+    /// Sends everything again that is dead, or was cancelled because the endpoint was
+    /// disabled, oldest first. What was recovered before is left out.
     pub(super) async fn recover(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
         let mut fields = Fields::of(asked.text()?, String::new());
         let span = span(&mut fields);
@@ -112,7 +112,7 @@ impl App {
     }
 }
 
-/// A recovery that holds its endpoint's turn until its last delivery is listed.
+/// A recovery; it holds its endpoint's lock until its last delivery is listed.
 pub(super) struct RecoveryInProgress<'a> {
     pub project: &'a str,
     /// The id of the last delivery, if there is any.
@@ -130,8 +130,8 @@ impl App {
         Ok(())
     }
 
-    /// Waits until no other recovery of the endpoint is under way: what it sends
-    /// would be counted twice until the lists show it.
+    /// Waits until no other recovery of the endpoint is running: until the lists show what
+    /// that sends, it would be sent again.
     pub(super) async fn turn(&self, endpoint: EndpointRef<'_>) -> Result<RecoveryTurn, Problem> {
         let turn = self.recoveries.turn(endpoint).lock_owned();
         tokio::time::timeout(TURN, turn).await.map_err(|_| {
@@ -140,8 +140,8 @@ impl App {
         })
     }
 
-    /// Sends the deliveries that `read` makes of each window, in this order and at
-    /// this rate; gives how many. When it returns, all of them are in the journal.
+    /// Sends the deliveries that `read` returns for each window, in order and at a rate;
+    /// returns how many. When it returns, all of them are in the journal.
     pub(super) async fn redeliver<W: Send + 'static>(
         &self,
         windows: Vec<W>,
@@ -174,7 +174,7 @@ impl App {
         Ok(count)
     }
 
-    /// Appends what is to be delivered again; `asked_at` stands for now.
+    /// Appends requests to deliver again, made at `asked_at` or now.
     pub(super) async fn append_redeliveries(
         &self,
         found: Vec<Delivery>,
@@ -188,7 +188,8 @@ impl App {
         for delivery in found {
             let key = delivery.user_id.clone();
             let partition = id::partition_of(&key, self.log.partitions());
-            // It keeps its time: in the lists it stands beside the one that it replaces.
+            // It keeps its creation time, so that the lists show it beside the one that it
+            // replaces.
             let (told_at, asked_at) = (delivery.created_at, asked_at.unwrap_or_else(|| self.clock.now()));
             let redelivery = Internal::Redeliver { delivery: Box::new(delivery), told_at, asked_at };
             by_partition.entry(partition).or_default().push(signer.internal(partition, &key, &redelivery));
@@ -201,12 +202,12 @@ impl App {
     }
 }
 
-/// The microseconds between two messages.
+/// The pause between two messages in microseconds.
 pub(super) fn spacing_us(rate: Option<Rate>) -> i64 {
     rate.map_or(SPACING_US, |rate| rate.per.as_micros() as i64 / i64::from(rate.count.get()))
 }
 
-/// Waits until the lists, where there are any, show a delivery; but not for ever.
+/// Waits until the lists, if there are any, show a delivery, but not for ever.
 pub(super) async fn until_listed(lists: Option<&dyn Lists>, project: &str, delivery_id: Option<&str>) {
     let Some((lists, id)) = lists.zip(delivery_id) else { return };
     let deadline = tokio::time::Instant::now() + SEEN_WITHIN;
@@ -229,7 +230,7 @@ pub(super) fn span(fields: &mut Fields<'_>) -> TimeSpan {
     TimeSpan::new(since.unwrap_or(0), until.unwrap_or(Millis::MAX))
 }
 
-/// Reads records back, a stretch of each partition at a time.
+/// Reads records by position, some of each partition at a time.
 pub(super) struct MessageReader {
     topic: Topic,
     reader: Reader,
@@ -241,10 +242,10 @@ impl MessageReader {
         MessageReader { topic, reader: log.reader("again", Arc::new(Notify::default())), read: HashMap::new() }
     }
 
-    /// `None` when it is not kept any more.
+    /// The record at a position; `None` when it is not kept any more.
     ///
     /// # Errors
-    /// When the log is out of reach.
+    /// When the log cannot be reached.
     pub fn record(&mut self, partition: u32, offset: u64) -> Result<Option<&Record>, askwhen_log::Error> {
         let held = self.read.entry(partition).or_default();
         if !held.iter().any(|record| record.offset == offset) {
@@ -252,17 +253,17 @@ impl MessageReader {
             *held = match self.reader.read_or_wait(at, offset, CHUNK_BYTES) {
                 Ok(chunk) => chunk.records,
                 Err(error) if error.class() == askwhen_log::Class::Retry => return Err(error),
-                // Trimmed away.
+                // It was trimmed.
                 Err(_) => Vec::new(),
             };
         }
         Ok(held.iter().find(|record| record.offset == offset))
     }
 
-    /// The same as a delivery.
+    /// The record as a delivery.
     ///
     /// # Errors
-    /// When the log is out of reach.
+    /// When the log cannot be reached.
     pub fn delivery(&mut self, place: &DeliveryPlace) -> Result<Option<Delivery>, askwhen_log::Error> {
         let record = self.record(place.partition, place.offset)?;
         let value = record.and_then(|record| record.value.as_deref());
@@ -272,10 +273,10 @@ impl MessageReader {
         }
     }
 
-    /// What takes the place of deliveries, of those that are still kept.
+    /// The replacements of those deliveries that are still kept.
     ///
     /// # Errors
-    /// When the log is out of reach.
+    /// When the log cannot be reached.
     pub fn successors(&mut self, places: &[DeliveryPlace]) -> Result<Vec<Delivery>, askwhen_log::Error> {
         let mut made = Vec::new();
         for place in places {

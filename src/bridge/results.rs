@@ -1,4 +1,4 @@
-//! What a survey was answered: in numbers, and every response in a line.
+//! The results of a survey: figures, and all responses line by line.
 
 use bytes::Bytes;
 use http::{HeaderValue, header};
@@ -18,17 +18,17 @@ use askwhen_wire::listing::{GroupBy, ResultsQuery, SurveyResults};
 use askwhen_wire::tally::{OTHER, QuestionTally, ResponseTally};
 use askwhen_wire::topics::response::ResponseBody;
 
-/// Responses that are read at a time.
+/// Responses read at a time.
 const PAGE: usize = 500;
-/// Pieces of an answer that wait to be read.
+/// Parts of an answer that wait to be read.
 const WAITING_PIECES: usize = 4;
-/// How many deviations the margin of an NPS has to each side: 95 % lie within.
+/// Standard deviations of the margin of an NPS: 95 % lie within.
 const DEVIATIONS: f64 = 1.959_964;
 
-/// Results of an anonymous survey are shown from so many responses on.
+/// The fewest responses for which results of an anonymous survey are shown.
 const LEAST_ANONYMOUS: i64 = 5;
 
-/// Columns of every response in a table, before its answers.
+/// The columns before the answers.
 const COLUMNS: [&str; 12] = [
     "response_id",
     "user_id",
@@ -44,7 +44,7 @@ const COLUMNS: [&str; 12] = [
     "duration_ms",
 ];
 
-/// How responses are written, one in a line.
+/// The format of responses, one in a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LineFormat {
     Csv,
@@ -71,7 +71,7 @@ impl App {
         Ok(json_answer(200, shown(&asked.route.parts[0], &found, &definition).to_string()))
     }
 
-    /// All responses of a survey, oldest first.
+    /// All responses to a survey, oldest first.
     pub(super) fn response_lines(&self, asked: &RequestContext<'_>, format: LineFormat) -> Result<Answer, Problem> {
         asked.no_query()?;
         let lists = self.lists()?.clone();
@@ -97,7 +97,7 @@ impl App {
         Ok(answer)
     }
 
-    /// From when on responses to a survey are known, if it says how long they are.
+    /// The time from which on responses to a survey are kept, if it has a `retention`.
     fn kept_since(&self, survey: &SurveyKey) -> Option<Millis> {
         self.view.kept_since(&survey.project, self.clock.now()).get(&survey.survey_id).copied()
     }
@@ -109,16 +109,16 @@ impl App {
     }
 }
 
-/// Which responses are written, and the columns of their answers.
+/// The responses that are written, and the columns of their answers.
 struct LineScope {
     survey: SurveyKey,
-    /// Earlier ones are not known any more.
+    /// Earlier responses are left out.
     since: Option<Millis>,
     questions: Vec<String>,
 }
 
-/// Writes every response; ends when nobody reads, or the store cannot be read: then the
-/// answer is cut off, so that no part is taken for the whole.
+/// Writes every response. When the client leaves or the store cannot be read, the answer is
+/// cut off, so that no part is taken for the whole.
 fn write_lines(
     lists: &dyn Lists,
     scope: &LineScope,
@@ -138,7 +138,7 @@ fn write_lines(
             Ok(found) => found,
             Err(error) => {
                 tracing::error!(%error, "responses could not be read to their end");
-                // Whoever reads may be gone.
+                // The client may be gone.
                 drop(sender.blocking_send(Err(std::io::Error::other(error.to_string()))));
                 return;
             }
@@ -199,7 +199,7 @@ fn cell(value: &Value) -> String {
     text
 }
 
-/// Questions of a definition in their order.
+/// The questions of a definition, in order.
 fn defined_questions(definition: &Value) -> impl Iterator<Item = (&str, &Value)> {
     let questions = definition["questions"].as_array().into_iter().flatten();
     questions.filter_map(|question| Some((question["question_id"].as_str()?, question)))
@@ -207,7 +207,7 @@ fn defined_questions(definition: &Value) -> impl Iterator<Item = (&str, &Value)>
 
 fn shown(survey_id: &str, found: &SurveyResults, definition: &Value) -> Value {
     let mut body = json!({"survey_id": survey_id});
-    // Few answers to an anonymous survey tell who gave them.
+    // Few answers to an anonymous survey would reveal who gave them.
     let is_anonymous = definition["anonymous"] == true;
     let hides = |tally: &ResponseTally| is_anonymous && tally.responses < LEAST_ANONYMOUS;
     if is_anonymous {
@@ -244,7 +244,7 @@ fn summary(tally: &ResponseTally) -> Map<String, Value> {
     summary.as_object().cloned().unwrap_or_default()
 }
 
-/// The questions of the definition in force, then those of earlier ones.
+/// The questions of the definition in force, then those of earlier versions.
 fn questions(tally: &ResponseTally, texts: &BTreeMap<String, Vec<Value>>, definition: &Value) -> Vec<Value> {
     let mut all = Vec::new();
     for (id, question) in defined_questions(definition) {
@@ -299,8 +299,7 @@ fn question_shown(
     body
 }
 
-/// Each value that there is, in the order of the definition's options or of the numbers,
-/// with what it was called.
+/// Each value, in the order of the definition's options or of the numbers, with its label.
 fn distribution(tally: &QuestionTally, definition: Option<&Value>) -> Vec<Value> {
     let row = |value: &str, text: Option<&str>| {
         let shown: Value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
@@ -327,7 +326,7 @@ fn distribution(tally: &QuestionTally, definition: Option<&Value>) -> Vec<Value>
     known.chain(others.into_iter().map(|value| row(value, None))).collect()
 }
 
-/// The score is the share of 9 and 10 less that of 0 to 6, in points.
+/// The score: the share of 9 and 10 minus that of 0 to 6, in percentage points.
 fn nps(tally: &QuestionTally) -> Value {
     let (mut promoters, mut passives, mut detractors) = (0, 0, 0);
     for (value, count) in tally.numbers() {

@@ -1,5 +1,5 @@
-//! Which route a method and a path name. Path parts are percent-decoded once;
-//! a user id may hold a bare `/` where the route ends in a fixed word.
+//! Finds the route of a method and a path. Parts of the path are percent-decoded once; a
+//! user id may contain an unescaped `/` where the route ends in a fixed word.
 
 use http::Method;
 use percent_encoding::percent_decode_str;
@@ -8,31 +8,33 @@ use super::auth::Kind;
 use super::routes::{Name, TABLE};
 use askwhen_domain::id;
 
-/// A route that a request names.
+/// The route of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
     pub name: Name,
     pub kind: Kind,
-    /// Decoded path parts, in the template's order.
+    /// The decoded parts of the path, in the template's order.
     pub parts: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoRoute {
     NotFound,
-    /// The path exists; `Allow` has the methods.
+    /// The path exists with other methods, for `Allow`.
     Method(Name, &'static str),
-    /// An id in the path that no id may be.
+    /// An id in the path that is not valid.
     BadId(Name),
 }
 
+/// Finds the route.
+///
 /// # Errors
-/// Why the request names no route.
+/// Why there is none.
 pub fn find(method: &Method, path: &str) -> Result<Route, NoRoute> {
     let given: Vec<&str> = path.strip_prefix('/').ok_or(NoRoute::NotFound)?.split('/').collect();
     for row in TABLE {
         let Some(raw) = matches(row.template, &given) else { continue };
-        // Where there is a GET there is a HEAD: load balancers and caches ask so.
+        // A route with GET also has HEAD, which load balancers and caches use.
         let name = if method == Method::HEAD { "GET" } else { method.as_str() };
         let known = row.methods.iter().find(|(known, ..)| *known == name);
         let preflight = method == Method::OPTIONS && row.name.is_client();
@@ -42,7 +44,7 @@ pub fn find(method: &Method, path: &str) -> Result<Route, NoRoute> {
             None => return Err(NoRoute::Method(row.name, row.allow)),
         };
         if row.name == Name::ConsolePage {
-            // The part of the path that names a page is no id.
+            // The part that names a page is not an id.
             return Ok(Route { name: row.name, kind, parts: raw });
         }
         let mut parts = Vec::new();
@@ -55,7 +57,7 @@ pub fn find(method: &Method, path: &str) -> Result<Route, NoRoute> {
                 return Err(NoRoute::BadId(row.name));
             }
             let decoded = percent_decode_str(&part).decode_utf8().map_err(|_| NoRoute::BadId(row.name))?.into_owned();
-            // One that is merely too long is told so, once the caller is known.
+            // An id that is only too long is refused later, once the caller is known.
             let head: String = decoded.chars().take(id::MAX_BYTES / 4).collect();
             id::check(&head).map_err(|_| NoRoute::BadId(row.name))?;
             if decoded.chars().any(char::is_control) {
@@ -68,7 +70,7 @@ pub fn find(method: &Method, path: &str) -> Result<Route, NoRoute> {
     Err(NoRoute::NotFound)
 }
 
-/// The undecoded parts that stand for the template's names.
+/// The undecoded parts of the path at the names of the template.
 fn matches(template: &str, given: &[&str]) -> Option<Vec<String>> {
     let wanted: Vec<&str> = template[1..].split('/').collect();
     let spread = wanted.iter().position(|part| part.ends_with("…}"));

@@ -1,4 +1,4 @@
-//! The routes there are: names, paths, methods, and what holds for each.
+//! The table of routes: names, paths, methods and their properties.
 
 use super::auth::Kind;
 use super::body::BodyNeed;
@@ -66,13 +66,13 @@ pub enum Name {
     ConsoleSession,
 }
 
-/// One row of the table: `{name}` stands for one path part, `{name…}` for all
-/// parts up to what follows.
+/// A row of the table: `{name}` is one part of the path, `{name…}` all parts up to what
+/// follows.
 pub struct RouteSpec {
     pub name: Name,
     pub template: &'static str,
     pub methods: &'static [(&'static str, Kind, &'static str)],
-    /// What `Allow` says.
+    /// The value of `Allow`.
     pub allow: &'static str,
 }
 
@@ -473,17 +473,17 @@ pub const TABLE: &[RouteSpec] = &[
 ];
 
 impl Name {
-    /// The template, which is also the metric's label.
+    /// The path template, which is also the label of metrics.
     pub fn template(self) -> &'static str {
         TABLE.iter().find(|row| row.name == self).map_or("", |row| row.template)
     }
 
-    /// What apps in browsers may call.
+    /// Whether apps in browsers may call it.
     pub fn is_client(self) -> bool {
         TABLE.iter().any(|row| row.name == self && row.methods.iter().any(|(_, kind, _)| *kind == Kind::Client))
     }
 
-    /// Whether a request that may have a body needs one.
+    /// Whether a request with a body-carrying method needs a body.
     pub(super) fn body(self) -> BodyNeed {
         use Name::{
             Dismissed, Displayed, Enable, Resend, RewardEvent, RotateSecret, Snapshots, TestEndpoint, UserTrigger,
@@ -495,8 +495,7 @@ impl Name {
         }
     }
 
-    /// What caches on the way are told: nobody keeps what is said of users, and
-    /// definitions are asked for again.
+    /// `Cache-Control`: answers about users are never stored, definitions are revalidated.
     pub(super) fn cache_control(self) -> Option<&'static str> {
         use Name::{Endpoint, Endpoints, OpenApi, Settings, Survey, Surveys, Triggers};
         match self {
@@ -506,7 +505,7 @@ impl Name {
         }
     }
 
-    /// What processes answer that take no requests for the engine.
+    /// Whether processes without the role `bridge` answer it, too.
     pub fn needs_no_bridge(self) -> bool {
         use Name::{
             Configuration, Decisions, Deliveries, Delivery, DeliveryCauses, Explain, Responses, ResponsesCsv,
@@ -531,7 +530,7 @@ impl Name {
         )
     }
 
-    /// What lives on the admin listener alone, when there is one.
+    /// Whether it is only on the admin listener, when there is one.
     pub fn is_operators(self) -> bool {
         let admin = |row: &RouteSpec| row.methods.iter().all(|(_, kind, _)| *kind >= Kind::Viewer);
         matches!(

@@ -1,5 +1,5 @@
-//! `/sdk/…`: the widget, as it was built and committed in `web/dist`. Public: a
-//! page of any origin may load it, and caches may keep it.
+//! `/sdk/…`: the widget, as built and committed in `web/dist`. Public: a page of any origin
+//! may load it, and caches may keep it.
 
 use bytes::Bytes;
 use flate2::Compression;
@@ -11,11 +11,11 @@ use std::sync::LazyLock;
 use super::etag;
 use super::problem::{Answer, Problem, json_answer};
 
-/// Long enough for a visit, short enough that a page has a new version within
-/// minutes; afterwards its entity tag spares the body.
+/// Long enough for a visit, short enough that pages get a new version within minutes; then
+/// the entity tag saves the transfer.
 const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("public, max-age=300");
 
-/// A file that is part of the program, in both forms in which it is sent.
+/// A file that is compiled in, plain and compressed.
 pub(super) struct File {
     pub name: &'static str,
     plain: Bytes,
@@ -47,10 +47,10 @@ pub(super) fn file(name: &'static str, plain: impl Into<Bytes>) -> File {
     File { name, digest: etag::digest(&plain), plain, gzip: gzip.into() }
 }
 
-/// A file, or 304 for whoever has it.
+/// A file, or 304 for a client that has it.
 ///
 /// # Errors
-/// 404 for a name that is none of the widget's.
+/// 404 for a name that is not one of the widget's files.
 pub fn answer(name: &str, headers: &HeaderMap) -> Result<Answer, Problem> {
     let Some(file) = FILES.iter().find(|file| file.name == name) else {
         let names: Vec<&str> = FILES.iter().map(|file| file.name).collect();
@@ -65,13 +65,13 @@ pub fn answer(name: &str, headers: &HeaderMap) -> Result<Answer, Problem> {
 }
 
 impl File {
-    /// Its bytes, packed for whoever takes that, or 304 for whoever has them.
+    /// The file's bytes, compressed if the client accepts that, or 304 if it has them.
     pub fn answer(&self, headers: &HeaderMap, content_type: &'static str) -> Answer {
         let zipped = etag::listed(headers, header::ACCEPT_ENCODING).any(|one| {
             let (coding, weight) = one.split_once(";q=").unwrap_or((one, "1"));
             coding.trim().eq_ignore_ascii_case("gzip") && weight.trim().parse().is_ok_and(|weight: f32| weight > 0.0)
         });
-        // Two representations have two tags.
+        // The two representations have different tags.
         let tag = format!("\"{}{}\"", self.digest, if zipped { "-gzip" } else { "" });
         let known = etag::is_known(headers, &tag);
         let body = match (known, zipped) {

@@ -1,6 +1,6 @@
-//! The accept loop and one driver for each connection: HTTP/1.1 with bounds on
-//! everything that a sender controls. A client that is slow, silent or in the way
-//! loses its own place and no other's.
+//! The accept loop, and a driver for each connection: HTTP/1.1 with bounds on everything
+//! that a client controls. A client that is slow, silent or in the way loses its own
+//! connection and no other's.
 
 use futures_util::FutureExt as _;
 use hyper::body::Incoming;
@@ -27,16 +27,16 @@ use super::head::{MAX_HEAD_BYTES, Refusal};
 use super::problem::{Answer, Problem};
 use askwhen_process::thread::LogThrottle;
 
-/// Pause when the system gives no more connections.
+/// Pause when the system cannot accept connections.
 const EXHAUSTED: Duration = Duration::from_millis(50);
-/// How long a new connection waits before others are asked to leave once more.
+/// How long a new connection waits before others are closed once more.
 const ROOM: Duration = Duration::from_millis(20);
-/// How long whoever is told to go may read why, and how much of what they still
-/// send is taken meanwhile.
+/// How long a closed connection may read the reason, and what it still sends is read
+/// meanwhile.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 4 << 20;
-/// So many may take that time beside those who have a place; the others are told
-/// and closed at once.
+/// How many connections may take that time in addition to those that have a place; others
+/// are closed at once.
 const LINGERING: usize = 256;
 const BRIEF_LINGER: Duration = Duration::from_millis(50);
 
@@ -44,13 +44,12 @@ const TOO_SLOW: Refusal = Refusal { status: 408, code: "timeout", detail: "the h
 
 fn builder() -> http1::Builder {
     let mut builder = http1::Builder::new();
-    // Heads, idle time and answers have their deadlines in the driver.
+    // The driver has its own deadlines for heads, idle time and answers.
     builder.header_read_timeout(None).max_headers(100).max_buf_size(2 * MAX_HEAD_BYTES).keep_alive(true);
     builder
 }
 
-/// Serves until `stop` becomes true, then lets open requests finish for at
-/// most `drain`.
+/// Serves until `stop` becomes true, then lets open requests finish for at most `drain`.
 pub async fn serve(
     listener: TcpListener,
     app: Arc<App>,
@@ -68,7 +67,7 @@ pub async fn serve(
         let accepted = tokio::select! {
             () = stopped(&mut stop) => break,
             Some(done) = tasks.join_next(), if !tasks.is_empty() => {
-                // A panic has cost its connection, and has said so.
+                // A panic was logged and has cost only its connection.
                 drop(done);
                 continue;
             }
@@ -93,12 +92,12 @@ pub async fn serve(
         let lingering = lingering.clone();
         tasks.spawn(async move {
             let place = ConnectionSlot { connection, _slot: slot };
-            // Without delay or not at all: a socket that refuses this is gone.
+            // A socket that refuses this is gone.
             if stream.set_nodelay(true).is_err() {
                 return;
             }
             let parting = drive(stream, app, surface, builder, stop, &place.connection).await;
-            // Others need the place; the client that leaves may still read why.
+            // Its place is free again; the client may still read the reason.
             drop(place);
             if let Some(ClosingConnection { stream, refusal }) = parting {
                 let may_linger = lingering.try_acquire();
@@ -114,7 +113,7 @@ pub async fn serve(
     }
 }
 
-/// A connection's place among all, given up however its task ends.
+/// The place of a connection, released however its task ends.
 struct ConnectionSlot {
     connection: Arc<Connection>,
     _slot: OwnedSemaphorePermit,
@@ -152,25 +151,25 @@ fn is_exhausted(error: &std::io::Error) -> bool {
 }
 
 async fn stopped(stop: &mut watch::Receiver<bool>) {
-    // An error means that the sender is gone, which is a stop as well.
+    // An error means that the sender is gone, which is a stop, too.
     drop(stop.wait_for(|stop| *stop).await);
 }
 
-/// What a driver has to do about its connection.
+/// What a driver does with its connection.
 enum Verdict {
     GoOn,
-    /// Finish what is under way, take nothing more.
+    /// Finish the current request and accept no other.
     Finish,
     /// Close at once.
     Leave,
 }
 
-/// Looks after one connection's deadlines, and after others who need its place.
+/// Watches the deadlines of one connection, and whether others need its place.
 struct Watcher {
     connection: Arc<Connection>,
     signals: Arc<Signals>,
     stopped: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    /// Fires at the next deadline or before.
+    /// Fires at the next deadline or earlier.
     timer: Pin<Box<Sleep>>,
 }
 
@@ -194,9 +193,9 @@ impl Watcher {
     fn poll(&mut self, cx: &mut Context<'_>) -> Verdict {
         if self.connection.is_evicted(cx.waker()) {
             match self.connection.phase() {
-                // Whoever reads the body refuses it.
+                // The reader of the body refuses it.
                 ConnectionPhase::Body => {}
-                // A request has come in the meantime.
+                // A request has come meanwhile.
                 ConnectionPhase::Answering => self.connection.keeps_its_place(),
                 ConnectionPhase::Idle | ConnectionPhase::Head | ConnectionPhase::Writing => return Verdict::Leave,
             }
@@ -220,7 +219,7 @@ impl Watcher {
             }
             let now = Instant::now();
             match deadline.filter(|deadline| *deadline <= now) {
-                // It was set for an earlier time.
+                // The timer was set for an earlier time.
                 None => self.timer.as_mut().reset(deadline.unwrap_or(now + HEADER_TIMEOUT)),
                 Some(_) if self.signals.stall_ends().is_some_and(|ends| Instant::from_std(ends) <= now) => {
                     if self.signals.is_given_up() {
@@ -237,13 +236,13 @@ impl Watcher {
     }
 }
 
-/// A connection that is to be closed, and why, where whoever sends is to be told.
+/// A connection to be closed, with the reason if the client is to get one.
 struct ClosingConnection {
     stream: TcpStream,
     refusal: Option<Refusal>,
 }
 
-/// Serves a connection until it ends; gives it back where it ends in order.
+/// Serves a connection until it ends; returns it if it ended in order.
 async fn drive(
     stream: TcpStream,
     app: Arc<App>,
@@ -255,7 +254,7 @@ async fn drive(
     let signals = Arc::new(Signals::default());
     let mut gate = Gate::new(stream, connection.clone(), signals.clone());
     let mut watcher = Watcher::new(connection, &signals, stop);
-    // A client that sends nothing costs no more than this.
+    // A client that sends nothing costs only this.
     let first = poll_fn(|cx| match gate.poll_ready(cx) {
         Poll::Ready(ready) => Poll::Ready(ready.unwrap_or(HeadOutcome::Closed)),
         Poll::Pending => match watcher.poll(cx) {
@@ -276,7 +275,7 @@ async fn drive(
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let (app, connection) = (serving.clone(), own.clone());
         if asked_before.swap(true, Ordering::Relaxed) {
-            // HTTP/1.1: what was asked before has been answered.
+            // HTTP/1.1: the previous request was answered.
             askwhen_process::fault::point("answered");
         }
         Box::pin(async move {
@@ -309,21 +308,21 @@ async fn drive(
         }
     });
     if ended.await {
-        // A process that stops waits for nobody who has asked for nothing.
+        // A process that stops does not wait for clients without a request.
         if watcher.stopped.is_none() && was_idle && refusal.is_none() {
             return None;
         }
         return Some(ClosingConnection { stream: http.into_parts().io.into_stream(), refusal });
     } else if connection.phase() == ConnectionPhase::Writing {
-        // What the system still holds for somebody who does not read it goes too.
+        // Also discards what the system still holds for a client that does not read.
         let stream = http.into_parts().io.into_stream();
         drop(stream.set_zero_linger());
     }
     None
 }
 
-/// Says why, and waits until it has been read: a socket that is closed with
-/// something unread in it takes the answer with it.
+/// Sends the reason and waits until it was read: closing a socket with unread bytes would
+/// discard the answer.
 async fn part(mut stream: TcpStream, refusal: Option<Refusal>, longest: Duration) {
     let parting = async {
         if let Some(Refusal { status, code, detail }) = refusal {
@@ -347,11 +346,11 @@ async fn part(mut stream: TcpStream, refusal: Option<Refusal>, longest: Duration
         }
         std::io::Result::Ok(())
     };
-    // A client that has gone already is not told.
+    // The client may be gone.
     drop(tokio::time::timeout(longest, parting).await);
 }
 
-/// A request that panicked has cost itself alone.
+/// The answer to a request whose handler panicked.
 fn panicked() -> Answer {
     let problem = Problem::new(500, "internal", "the request could not be answered; the log says where");
     Problem { close: true, ..problem }.answer(&uuid::Uuid::new_v4().simple().to_string())

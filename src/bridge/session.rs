@@ -1,6 +1,6 @@
-//! Sessions of the console: a key is exchanged for a cookie, so that no page keeps the
-//! key. The cookie names the digest of its key, sealed with the cluster key: every
-//! process opens it, and none keeps anything but the sessions that were ended early.
+//! Sessions of the console: a key is exchanged for a cookie, so that no page stores the
+//! key. The cookie contains the digest of the key, sealed with the cluster key: every
+//! process can open it, and none stores anything but sessions that were ended early.
 
 use http::{HeaderMap, header};
 use std::collections::HashMap;
@@ -11,16 +11,16 @@ use askwhen_domain::webhook::endpoint::SealedSecret;
 use askwhen_wire::seal::ClusterKey;
 
 pub const COOKIE: &str = "askwhen_session";
-/// Without it a cookie counts for nothing: pages of other origins cannot send it.
+/// Without this header a cookie is ignored, because pages of other origins cannot send it.
 pub const CONSOLE_HEADER: &str = "x-askwhen-console";
-/// How long a sign-in link may be used.
+/// How long a sign-in link is valid, in milliseconds.
 const LINK_LIFE: Millis = 15 * MINUTE;
-/// What a cookie is sealed for: no project has this name.
+/// The names under which cookies are sealed; no project can have them.
 const SEALED_FOR: (&str, &str) = ("\0console", "session");
-/// Sessions that were ended early and remembered, at most.
+/// The most sessions that were ended early and are remembered.
 const MAX_ENDED: usize = 10_000;
 
-/// What a cookie says.
+/// The contents of a cookie.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Session {
     pub digest: [u8; 32],
@@ -46,9 +46,9 @@ impl Session {
 /// What a process remembers of sessions.
 #[derive(Default)]
 pub struct Sessions {
-    /// Sessions that were ended before their time, with that time.
+    /// Sessions that were ended early, with the time when they would have ended.
     ended: Mutex<HashMap<String, Millis>>,
-    /// Sign-in links that nobody has used: the token, the digest of the key, and until when.
+    /// Unused sign-in links: token, digest of the key, end of validity.
     links: Mutex<Vec<(String, [u8; 32], Millis)>>,
 }
 
@@ -65,7 +65,7 @@ impl Sessions {
         }
     }
 
-    /// Makes a link's token for a key; it signs in once.
+    /// Creates the token of a link that signs in once with a key.
     pub fn link(&self, digest: [u8; 32], now: Millis) -> String {
         let token = format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
         self.links.lock().expect("no panic holds this lock").push((token.clone(), digest, now + LINK_LIFE));
@@ -80,14 +80,14 @@ impl Sessions {
     }
 }
 
-/// The values of the session's cookie; there may be several, of several paths.
+/// The values of the session's cookie; there may be several for different paths.
 pub fn cookies(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     let values = headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().strip_prefix(COOKIE)?.strip_prefix('='))
 }
 
-/// Whether the page that asks is of this origin. Browsers say so themselves; where one
-/// says nothing, the origin that it names must have the host that it asks.
+/// Whether the request comes from a page of this origin. Browsers say so; if one does not,
+/// the origin in its headers must have the host of the request.
 pub fn is_same_origin(headers: &HeaderMap) -> bool {
     if let Some(site) = headers.get("sec-fetch-site") {
         return site == "same-origin";

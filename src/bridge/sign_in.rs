@@ -1,4 +1,4 @@
-//! Signing in to the console and out of it, and whom a request is from.
+//! Signing in to the console and out of it, and the caller of a request.
 
 use http::{HeaderMap, HeaderValue, header};
 use serde_json::json;
@@ -16,14 +16,14 @@ use askwhen_wire::json as strict;
 
 const LIFE: Millis = 12 * HOUR;
 
-/// What signs in.
+/// The credential with which to sign in.
 enum Credential {
     Key(String),
     Link(String),
 }
 
 impl App {
-    /// Whose session a request has; `None` when it has none that counts for it.
+    /// The caller of a request by its session; `None` without a valid one.
     pub(super) fn session(&self, headers: &HeaderMap) -> Option<Caller> {
         let is_console = headers.get(CONSOLE_HEADER).is_some_and(|value| value == "1");
         if !is_console || !is_same_origin(headers) {
@@ -39,7 +39,7 @@ impl App {
         counts.then_some(session)
     }
 
-    /// `POST /console/session`: a key, or a link's token, for a cookie.
+    /// `POST /console/session`: exchanges a key or a link's token for a cookie.
     pub(super) fn sign_in(&self, headers: &HeaderMap, body: &[u8]) -> Result<Answer, Problem> {
         refuse_other_origin(headers)?;
         self.sync_keys();
@@ -65,7 +65,7 @@ impl App {
         Ok(answer)
     }
 
-    /// `GET /console/session`: who is signed in.
+    /// `GET /console/session`: the current session.
     pub(super) fn show_session(&self, headers: &HeaderMap) -> Result<Answer, Problem> {
         self.sync_keys();
         let caller = self.session(headers);
@@ -75,7 +75,7 @@ impl App {
         }
     }
 
-    /// `DELETE /console/session`: the cookie counts no more, also where a copy of it was kept.
+    /// `DELETE /console/session`: the cookie becomes invalid, also copies of it.
     pub(super) fn sign_out(&self, headers: &HeaderMap) -> Result<Answer, Problem> {
         refuse_other_origin(headers)?;
         if let Some(session) = self.open_session(headers) {
@@ -131,7 +131,7 @@ fn set_cookie(answer: &mut Answer, headers: &HeaderMap, base: &str, (value, max_
 }
 
 impl App {
-    /// Whom a request is from: by its key, or where it has none by its session.
+    /// The caller of a request: by its key or, without one, by its session.
     pub(super) fn caller(&self, headers: &HeaderMap, needed: Kind, reads: bool) -> Result<Caller, Problem> {
         self.sync_keys();
         let caller = match auth::has_key(headers) {

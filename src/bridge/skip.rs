@@ -1,5 +1,5 @@
-//! A record that ends the process is taken out of the way, by an operator's word
-//! in the journal.
+//! Skips a record that kills the process, on an operator's request, which becomes a record
+//! of the journal.
 
 use serde_json::json;
 
@@ -14,8 +14,8 @@ use askwhen_wire::record::{Internal, Skip};
 use askwhen_wire::topic::Topic;
 
 impl App {
-    /// Only where the partition stands still at that very record: what has been
-    /// applied is not taken back.
+    /// Accepted only while the partition stands still at this record: applied records
+    /// cannot be taken back.
     pub(super) async fn skip(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
         let mut fields = Fields::of(json::check(&asked.body).map_err(Problem::json)?, String::new());
         let offset = fields.unsigned("offset");

@@ -1,5 +1,5 @@
-//! `/s/{survey_id}`: a survey's page behind a link; `/embed`: the page for WebViews and
-//! frames. Loading either records nothing. Their sources are in `web/src`.
+//! `/s/{survey_id}`: the page of a survey behind a link; `/embed`: the page for WebViews
+//! and frames. Loading either records nothing. Their sources are in `web/src`.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header};
@@ -25,21 +25,21 @@ use askwhen_wire::survey_link::{LinkSubject, LinkToken};
 const PAGE: &str = include_str!("../../web/dist/page.html");
 const NOTICE: &str = include_str!("../../web/dist/notice.html");
 const EMBED: &str = include_str!("../../web/dist/embed.html");
-/// Languages of an `Accept-Language` that are looked at.
+/// The most languages of an `Accept-Language` that are looked at.
 const MAX_LANGUAGES: usize = 20;
 
-/// What a page's address says.
+/// The parameters in a page's address.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Address<'q> {
     user: Option<Cow<'q, str>>,
     token: Option<Cow<'q, str>>,
     language: Option<Cow<'q, str>>,
-    /// Where several projects have a survey of this name that anybody may answer.
+    /// Needed when several projects have a survey with this id that anyone may answer.
     project: Option<Cow<'q, str>>,
 }
 
 impl<'q> Address<'q> {
-    /// Whatever else it says is for the page itself, which fills answers in.
+    /// Other parameters are for the page's script, which fills answers in.
     fn of(query: &'q str) -> Address<'q> {
         let mut address = Address::default();
         for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
@@ -55,11 +55,11 @@ impl<'q> Address<'q> {
     }
 }
 
-/// Why there is nothing to answer here.
+/// Why there is nothing to answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Notice {
     Unknown,
-    /// It is not for whoever has no link of their own.
+    /// The survey can only be answered with a personal link.
     NeedsLink,
     Forged,
     Expired,
@@ -84,17 +84,17 @@ impl Notice {
     }
 }
 
-/// A survey whose page may be shown, and to whom.
+/// A survey whose page is shown, and its user.
 struct Opened {
     survey: Survey,
     version: u64,
     user: Option<String>,
-    /// The user's attributes, where texts show any.
+    /// The user's attributes, if texts contain any.
     attributes: BTreeMap<String, Json>,
     token: String,
 }
 
-/// What `web/src/page.ts` reads.
+/// The data that `web/src/page.ts` reads.
 #[derive(Serialize)]
 struct PageData<'a> {
     survey: ShownSurvey<'a>,
@@ -104,8 +104,10 @@ struct PageData<'a> {
 }
 
 impl App {
+    /// The page, also for invalid links, which it explains.
+    ///
     /// # Errors
-    /// Only what any route may fail by: whatever is wrong with a link is told by a page.
+    /// Those of any route.
     pub(super) async fn survey_page(
         &self,
         survey_id: &str,
@@ -172,17 +174,18 @@ impl App {
         Ok(Err(notice))
     }
 
-    /// The survey and its version, if it has a page that may be answered now.
+    /// The survey and its version, if its page may be answered now.
     fn shown_survey(&self, project: &str, survey_id: &str) -> Option<(Survey, u64)> {
         let shown = self.view.get(project, Kind::Survey, survey_id)?;
         let survey = definition::survey(&shown.record.body.value(), None).ok()?;
         (survey.link && survey.status.decides()).then_some((survey, shown.record.version))
     }
 
-    /// Whether a response was completed by a single-use link: a read in the journal's
-    /// order. Without an answer in time the page is shown; whoever answers is told then.
+    /// Whether a response was completed by a single-use link, read in the journal's order.
+    /// Without an answer in time the page is shown; the user is told when answering.
     async fn was_used(&self, project: &str, survey_id: &str, user: &str, link: &LinkToken) -> Result<bool, Problem> {
-        // Whoever loads it over and over is shown the page: answers are refused all the same.
+        // A client that loads the page too often is shown the page: answers are refused all
+        // the same.
         let caller = Caller::of_link(project.to_owned(), survey_id);
         if self.auth.client_user(&caller, &HeaderMap::new(), user).is_err() {
             return Ok(false);
@@ -199,8 +202,8 @@ impl App {
         Ok(matches!(reply, Some(EngineReply::Refused { code, .. }) if code == "link_used"))
     }
 
-    /// The attributes of a user, if texts of the survey show any: a read in the journal's
-    /// order. Without an answer in time the texts show their defaults.
+    /// The attributes of a user, if texts of the survey contain any, read in the journal's
+    /// order. Without an answer in time the texts have their defaults.
     async fn shown_attributes(
         &self,
         survey: &Survey,
@@ -236,7 +239,7 @@ impl App {
         let values = TextValues { expose: &survey.expose, activation: None, attributes };
         let localized = survey.localized(wanted).filled(values);
         let mut body = json!({ "token": token });
-        // The language that is shown is the response's; nothing else is known of an app.
+        // The context of the response has the language of the page and nothing else.
         if let Some(locale) = survey.shown_locale(wanted) {
             body["context"] = json!({ "locale": locale });
         }
@@ -246,7 +249,7 @@ impl App {
             user_id: user.as_deref(),
             body,
         };
-        // No tag can end within it, and no comment begin.
+        // It contains no end of a tag and no start of a comment.
         let data = serde_json::to_string(&data).expect("a page's data serialises").replace('<', "\\u003c");
         let values = [
             ("lang", localized.locale.as_deref().unwrap_or_default()),
@@ -284,7 +287,7 @@ impl App {
     }
 }
 
-/// Each `{{name}}` of a page is filled in once: what is filled in is not looked at again.
+/// Replaces each `{{name}}` of a page once: values are not searched for names.
 fn fill(template: &str, values: &[(&str, &str)]) -> String {
     let mut filled = String::new();
     let mut rest = template;
@@ -298,7 +301,7 @@ fn fill(template: &str, values: &[(&str, &str)]) -> String {
     filled + rest
 }
 
-/// Text as it stands in markup and between quotes.
+/// Text escaped for markup and quotes.
 fn escaped(text: &str) -> String {
     let mut escaped = String::new();
     for c in text.chars() {
@@ -310,7 +313,7 @@ fn escaped(text: &str) -> String {
     escaped
 }
 
-/// The languages that a browser asks for, the most wanted first.
+/// The languages that a browser accepts, the most wanted first.
 fn languages(headers: &HeaderMap) -> Vec<String> {
     let said = headers.get(header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let mut all: Vec<(f32, String)> = Vec::new();

@@ -1,4 +1,4 @@
-//! What fuzzing calls of the bridge's readers.
+//! Entry points for fuzzing the bridge's parsers.
 
 use http::Method;
 
@@ -8,7 +8,7 @@ use super::offers::read_answers;
 use super::router;
 use askwhen_wire::record::MAX_PROPERTIES;
 
-/// Looks a path up: what is found has parts that are ids.
+/// Finds a route; its parts must be valid ids.
 pub fn try_path(path: &str) {
     for method in [Method::GET, Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS] {
         if let Ok(route) = router::find(&method, path) {
@@ -17,7 +17,7 @@ pub fn try_path(path: &str) {
     }
 }
 
-/// Reads a body as an event and as answers: every fault points into it.
+/// Reads a body as an event and as answers; every fault must point into it.
 pub fn try_body(text: &str) {
     let mut event = Fields::of(text, String::new());
     event.required_id("user_id");

@@ -1,4 +1,4 @@
-//! Versions of a survey: what it was, since when, and who made it so.
+//! The versions of a survey: their contents, times and actors.
 
 use serde_json::{Value, json};
 

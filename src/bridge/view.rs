@@ -1,5 +1,5 @@
-//! The definitions as the bridge shows them: read from topic `definitions`,
-//! a moment behind the partitions that decide.
+//! The definitions that the bridge shows. They are read from topic `definitions`, a moment
+//! behind the partitions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -20,47 +20,48 @@ const AT: TopicPartition = TopicPartition { topic: Topic::Definitions, partition
 pub struct View {
     log: Log,
     rows: RwLock<BTreeMap<String, LatestDefinition>>,
-    /// Versions of surveys, by project, survey and version.
+    /// By project and survey id, the versions by number.
     versions: RwLock<BTreeMap<(String, String), BTreeMap<u64, DefinitionRecord>>>,
-    /// How long answers are kept, of the surveys that say so, by project and survey.
+    /// By project and survey id, how long answers are kept; only surveys with a
+    /// `retention`.
     retentions: RwLock<BTreeMap<(String, String), Millis>>,
-    /// Records of each kind and project, by the beginning of their keys.
+    /// By kind and project, how many of its records were read.
     moved: Mutex<BTreeMap<String, u64>>,
-    /// Grows with every record of an API key.
+    /// Increases with every record of an API key.
     keys_generation: AtomicU64,
-    /// Of all bodies that are shown, versions included.
+    /// Bytes of all bodies, versions included.
     body_bytes: AtomicUsize,
     follow: Mutex<Follow>,
 }
 
-/// What follows the topic.
+/// The reader of the topic.
 struct Follow {
     reader: Reader,
-    /// How far it is.
+    /// The next offset.
     next: u64,
-    /// It has begun anew with the topic that has lost records.
+    /// Whether it started again because the topic has lost records.
     anew: bool,
 }
 
-/// What the newest record of a key says.
+/// The newest record of a key.
 #[derive(Debug, Clone)]
 struct LatestDefinition {
-    /// Offset of the journal record behind it. A late record of an owner that
-    /// has been replaced stands after newer ones, and counts for nothing.
+    /// Offset of the journal record behind it. A late record of a replaced owner comes
+    /// after newer ones, and is ignored.
     source: u64,
-    /// `None`: the definition is gone.
+    /// `None` for a removed definition.
     shown: Option<ListedDefinition>,
 }
 
 #[derive(Debug, Clone)]
 pub struct ListedDefinition {
-    /// Orders the list: the larger, the newer.
+    /// Orders the list: a higher offset is newer.
     pub offset: u64,
     pub record: DefinitionRecord,
 }
 
 impl View {
-    /// Reads all that there is; a notification comes when there is more.
+    /// Reads the whole topic; `notify` is called when there is more.
     ///
     /// # Errors
     /// When the log cannot be read.
@@ -87,7 +88,7 @@ impl View {
         Ok(view)
     }
 
-    /// Reads what has come since the last time.
+    /// Reads the records that have come since.
     ///
     /// # Errors
     /// When the log cannot be read.
@@ -95,7 +96,7 @@ impl View {
         let mut follow = self.follow.lock().expect("no panic holds this lock");
         let lost = self.log.has_lost_definitions();
         if lost && !follow.anew {
-            // No place of before says where the topic is now.
+            // Earlier offsets mean nothing in the topic now.
             follow.reader.leave(AT);
             follow.next = self.log.bounds(AT)?.start;
         }
@@ -127,7 +128,7 @@ impl View {
         if known.is_some_and(|known| known.source > source) {
             return;
         }
-        // The first place keeps the order of creation; a change keeps it.
+        // A definition keeps the offset of its creation, which orders the list.
         let offset = known.and_then(|known| known.shown.as_ref()).map_or(record.offset, |shown| shown.offset);
         let shown = match record.value.as_deref().map(serde_json::from_slice::<DefinitionRecord>) {
             Some(Ok(record)) => Some(ListedDefinition { offset, record }),
@@ -150,20 +151,20 @@ impl View {
         }
     }
 
-    /// Whoever changes what is shown holds its lock, so that no more goes than has come.
+    /// Called under the lock of what is shown, so that the sum stays right.
     fn count_bytes(&self, come: usize, gone: usize) {
         self.body_bytes.fetch_add(come, Ordering::Relaxed);
         self.body_bytes.fetch_sub(gone, Ordering::Relaxed);
     }
 
-    /// What the bodies take that are shown.
+    /// About how many bytes the shown bodies take.
     pub fn memory_bytes(&self) -> usize {
         self.body_bytes.load(Ordering::Relaxed)
     }
 
     fn note_retention(&self, record: &DefinitionRecord) {
         let key = (record.project.clone(), record.id.clone());
-        // Most surveys have none: their bodies are not parsed for it.
+        // Most surveys have none; their bodies are not parsed.
         let body = Some(&record.body).filter(|body| body.as_str().contains("\"retention\":"));
         let span = body.and_then(|body| time::parse_duration(body.value()["retention"].as_str()?).ok());
         let mut retentions = self.retentions.write().expect("no panic holds this lock");
@@ -173,12 +174,13 @@ impl View {
         }
     }
 
-    /// How long answers are kept, of the surveys that say so, by project and survey.
+    /// By project and survey id, how long answers are kept; only surveys with a
+    /// `retention`.
     pub fn retentions(&self) -> BTreeMap<(String, String), Millis> {
         self.retentions.read().expect("no panic holds this lock").clone()
     }
 
-    /// Surveys of a project that are anonymous, or were in a version that is kept.
+    /// The surveys of a project that are anonymous, or were in a kept version.
     pub fn anonymous_surveys(&self, project: &str) -> BTreeSet<String> {
         let is_anonymous = |record: &DefinitionRecord| record.body.as_str().contains("\"anonymous\":true");
         let prefix = definition_key(project, Kind::Survey, "");
@@ -193,8 +195,8 @@ impl View {
         all
     }
 
-    /// From when on responses to the surveys of a project are known, where these say how
-    /// long, by survey.
+    /// By survey id of a project, the time from which on responses are kept; only surveys
+    /// with a `retention`.
     pub fn kept_since(&self, project: &str, now: Millis) -> BTreeMap<String, Millis> {
         let retentions = self.retentions.read().expect("no panic holds this lock");
         let own = retentions.iter().filter(|((of, _), _)| of == project);
@@ -223,13 +225,14 @@ impl View {
         }
     }
 
-    /// The versions of a survey that are kept, newest first; the one in force among them.
+    /// The kept versions of a survey, newest first, the one in force among them.
     pub fn versions(&self, project: &str, survey_id: &str) -> Vec<DefinitionRecord> {
         let current = self.get(project, Kind::Survey, survey_id).map(|shown| shown.record);
         let versions = self.versions.read().expect("no panic holds this lock");
         let mut known = versions.get(&(project.to_owned(), survey_id.to_owned())).cloned().unwrap_or_default();
         if let Some(current) = current {
-            // One from before versions were kept stands in its own record alone.
+            // Versions from before they were kept are only in their definition's own
+            // record.
             known.entry(current.version).or_insert(current);
         }
         known.into_values().rev().collect()
@@ -242,7 +245,8 @@ impl View {
         jobs.filter_map(|(_, known)| known.shown.clone()).collect()
     }
 
-    /// How often a definition of this kind has changed in a project since the process began.
+    /// How often a definition of this kind has changed in a project since the process
+    /// started.
     pub fn moved(&self, project: &str, kind: Kind) -> u64 {
         let moved = self.moved.lock().expect("no panic holds this lock");
         moved.get(&definition_key(project, kind, "")).copied().unwrap_or(0)
@@ -255,12 +259,12 @@ impl View {
         moved.range(prefix.clone()..).take_while(|(key, _)| key.starts_with(&prefix)).map(|(_, times)| times).sum()
     }
 
-    /// Changes whenever a key has been made or revoked.
+    /// Changes whenever a key was created or revoked.
     pub fn keys_generation(&self) -> u64 {
         self.keys_generation.load(Ordering::Acquire)
     }
 
-    /// The API keys that were made at run time, of all projects.
+    /// The API keys created at run time, of all projects.
     pub fn keys(&self) -> Vec<DefinitionRecord> {
         let rows = self.rows.read().expect("no panic holds this lock");
         let keys = rows.range("key/".to_owned()..).take_while(|(key, _)| key.starts_with("key/"));
@@ -272,7 +276,7 @@ impl View {
         self.rows.read().expect("no panic holds this lock").get(&key)?.shown.clone()
     }
 
-    /// The projects that have a definition of this name, the default one first.
+    /// The projects that have a definition with this id, the default project first.
     pub fn projects_with(&self, kind: Kind, id: &str) -> Vec<String> {
         let prefix = format!("{}/", kind.name());
         let ending = format!("/{id}");
@@ -285,7 +289,7 @@ impl View {
         all
     }
 
-    /// Of one kind, newest first, from below a place on.
+    /// The definitions of one kind, newest first, from below an offset on.
     pub fn list(&self, project: &str, kind: Kind, below: u64, limit: usize) -> Vec<ListedDefinition> {
         let prefix = definition_key(project, kind, "");
         let rows = self.rows.read().expect("no panic holds this lock");

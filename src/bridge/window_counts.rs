@@ -1,6 +1,6 @@
-//! How many users have a window of a survey open, for whoever is about to change it. Counting
-//! reads the users of a project: so one count goes on at a time, and what it found holds for a
-//! while.
+//! Counts how many users have an open window of a survey, for whoever is about to change
+//! it. Counting reads the users of a project, so one count runs at a time and its result is
+//! reused for a while.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,16 +9,16 @@ use std::time::{Duration, Instant};
 use super::problem::Problem;
 use askwhen_domain::refs::{SurveyKey, SurveyRef};
 
-/// For so long a number is given again: an editor asks at every stroke.
+/// How long a count is reused: an editor asks at every change.
 const HOLDS_FOR: Duration = Duration::from_secs(5);
-/// Surveys whose numbers are remembered.
+/// The most surveys whose counts are remembered.
 const MAX_REMEMBERED: usize = 1_000;
 
-/// Users with an open window, as far as they could be looked at.
+/// Users with an open window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OpenWindowCount {
     pub users: u64,
-    /// Else there are at least so many.
+    /// Whether all users were counted; if not, there are at least as many.
     pub is_exact: bool,
 }
 
@@ -27,7 +27,7 @@ pub type CountWindows = Box<dyn Fn(SurveyRef<'_>) -> OpenWindowCount + Send + Sy
 
 pub struct WindowCounts {
     count: Arc<CountWindows>,
-    /// Held while somebody counts.
+    /// Locked while a count is running.
     known: tokio::sync::Mutex<HashMap<SurveyKey, (Instant, OpenWindowCount)>>,
 }
 
@@ -36,6 +36,8 @@ impl WindowCounts {
         WindowCounts { count: Arc::new(count), known: tokio::sync::Mutex::default() }
     }
 
+    /// The count for a survey.
+    ///
     /// # Errors
     /// When counting has panicked.
     pub async fn of(&self, survey: SurveyKey) -> Result<OpenWindowCount, Problem> {

@@ -1,4 +1,4 @@
-//! Examples, as `docs/api.md` shows them; the tests send each of them.
+//! Examples from `docs/api.md`; the tests send each of them.
 
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use crate::bridge::router;
 
 const PAGE: &str = include_str!("../../../docs/api.md");
 
-/// The first request and the first answer of each status, by the operation.
+/// By operation, the first request and the first answer of each status.
 #[derive(Default)]
 struct Examples {
     requests: BTreeMap<String, Value>,
@@ -18,13 +18,13 @@ struct Examples {
 static EXAMPLES: LazyLock<Examples> = LazyLock::new(|| {
     let mut all = Examples::default();
     for part in PAGE.split("```http ").skip(1) {
-        // What is not an example in full, like a request that is wrong on purpose, is passed over.
+        // Incomplete examples, such as requests that are wrong on purpose, are left out.
         let _ = read(part, &mut all);
     }
     all
 });
 
-/// Reads one: the request behind its kind of key, and the answer that follows.
+/// Reads one example: the request after the kind of its key, and the answer that follows.
 fn read(part: &'static str, all: &mut Examples) -> Option<()> {
     let (request, rest) = part.split_once('\n')?.1.split_once("\n```")?;
     let (head, body) = request.split_once("\n\n").map_or((request, None), |(head, body)| (head, Some(body)));

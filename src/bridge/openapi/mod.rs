@@ -1,7 +1,6 @@
-//! `/openapi.json`: the table of routes, with what each takes and answers. The
-//! schemas stand beside it as JSON, not in Rust types: bodies are handed on as the
-//! bytes that came, and no type stands behind most of them. The tests hold every
-//! answer that any of them gets against the schema of its route.
+//! `/openapi.json`: the table of routes with what each accepts and answers. The schemas are
+//! JSON files and not Rust types, because bodies are passed on as bytes and most have no
+//! type. Tests compare every answer that they get with the schema of its route.
 
 mod examples;
 
@@ -15,23 +14,24 @@ use super::etag;
 use super::problem::{Answer, json_answer};
 use super::routes::{Name, RouteSpec, TABLE};
 
-/// Its bytes and its entity tag, made once.
+/// The document and its entity tag, built once.
 static DOCUMENT: LazyLock<(Bytes, String)> = LazyLock::new(|| {
     let text = document().to_string();
     let tag = format!("\"{}\"", etag::digest(text.as_bytes()));
     (text.into(), tag)
 });
 
-/// What each operation takes and answers; schemas by their names.
+/// What each operation accepts and answers; schemas by name.
 static OPERATIONS: LazyLock<Map<String, Value>> = LazyLock::new(|| ours(include_str!("operations.json")));
-/// The codes of each status; of 409 any, as the gates of link surveys are among them.
+/// The problem codes of each status; of 409 any, because gates of link surveys are among
+/// them.
 static PROBLEMS: LazyLock<Map<String, Value>> = LazyLock::new(|| ours(include_str!("problems.json")));
 
 fn ours(text: &str) -> Map<String, Value> {
     serde_json::from_str(text).expect("this program's own JSON")
 }
 
-/// The document, or 304 for whoever has it.
+/// The document, or 304 for a client that has it.
 pub fn answer(headers: &HeaderMap) -> Answer {
     let (bytes, tag) = &*DOCUMENT;
     let mut answer = if etag::is_known(headers, tag) { json_answer(304, "") } else { json_answer(200, bytes.clone()) };
@@ -75,7 +75,7 @@ pub fn document() -> Value {
     })
 }
 
-/// The template as OpenAPI writes it.
+/// The path template as OpenAPI writes it.
 fn path(row: &RouteSpec) -> String {
     row.template.replace("…}", "}")
 }
@@ -178,7 +178,7 @@ fn responses(row: &RouteSpec, said: &Value, kind: Kind, name: &str) -> Map<Strin
     all
 }
 
-/// A page of a list; the schema of its rows stands behind its name.
+/// A page of a list, with the schema of its rows.
 fn list(rows: &Value) -> Value {
     let (name, schema) = rows.as_object().and_then(|rows| rows.iter().next()).expect("a list has a name");
     let schema = schema.as_str().expect("the rows of a list have a schema");
@@ -205,7 +205,7 @@ fn described(status: &str) -> &'static str {
     }
 }
 
-/// RFC 9457, a response for each status.
+/// RFC 9457 problems, a response for each status.
 fn problems() -> Map<String, Value> {
     let mut all = Map::new();
     for (status, codes) in PROBLEMS.iter() {
