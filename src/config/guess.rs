@@ -1,9 +1,10 @@
-//! Keys that are long enough and can be guessed all the same.
+//! Finds keys and secrets that are long enough and still easy to guess.
 
-/// Random text of 16 hex digits has fewer different ones about once in 100,000 times.
+/// The fewest different characters: random text of 16 hex digits has fewer about once in
+/// 100,000 times.
 const LEAST_DISTINCT: usize = 6;
 
-/// Why a key can be guessed, if it can.
+/// Why a key is easy to guess, if it is.
 pub fn weakness(key: &str) -> Option<&'static str> {
     let chars: Vec<char> = key.chars().collect();
     let mut distinct = chars.clone();

@@ -15,10 +15,10 @@ fn is_level(text: &str) -> bool {
     LEVELS.iter().any(|level| text.eq_ignore_ascii_case(level))
 }
 
-/// The filter that a text names.
+/// The filter that a text describes.
 ///
 /// # Errors
-/// What it must be, for a text that names none.
+/// What the text has to be.
 pub fn parse(given: &str) -> Result<EnvFilter, String> {
     let mistyped = given.split(',').map(str::trim).find(|filter| !is_filter(filter));
     if let Some(filter) = mistyped.filter(|_| !given.contains('[')) {
@@ -47,7 +47,7 @@ fn is_filter(filter: &str) -> bool {
     }
 }
 
-/// The level that a mistyped one stands for.
+/// The level that a misspelt word probably means.
 fn meant(filter: &str) -> Option<&'static str> {
     let word = filter.rsplit('=').next().unwrap_or(filter).to_ascii_lowercase();
     nearest(&word, &LEVELS).filter(|level| *level != word)

@@ -29,7 +29,7 @@ pub struct ConfigFault {
     pub detail: String,
 }
 
-/// Everything that is wrong, a line each: a file is mended once, not ten times.
+/// All faults, one in a line, so that a file can be corrected at once.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.iter().map(|fault| format!("{}: {}", fault.place, fault.detail)).collect::<Vec<_>>().join("\n"))]
 pub struct Error(pub Vec<ConfigFault>);
@@ -117,11 +117,11 @@ pub fn load(
     }
 }
 
-/// Resolves; after a fault once more with the default of the key at fault, so that
-/// those of other keys are found, too.
+/// Resolves the configuration. After a fault it tries again with that key's default, so
+/// that the faults of other keys are found, too.
 fn resolve_all(mut table: Table, defaults: &Table) -> Result<Config, Vec<(String, String)>> {
     let mut faults: Vec<(String, String)> = Vec::new();
-    // Of each list, how the tables that are left were numbered.
+    // By list, the original indices of its remaining tables.
     let mut numbers: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     loop {
         let (key, detail) = match resolved::resolve(&table) {
@@ -141,7 +141,7 @@ fn resolve_all(mut table: Table, defaults: &Table) -> Result<Config, Vec<(String
             continue;
         }
         if faults.iter().any(|(known, _)| *known == key) {
-            // Its default does not do either: it depends on another key.
+            // Its default does not help, because the fault depends on another key.
             return Err(faults);
         }
         let parts: Vec<&str> = key.split('.').collect();
@@ -224,7 +224,7 @@ fn unknown<'a>(path: &str, name: &str, known: impl Iterator<Item = &'a str>) -> 
 }
 
 /// Sets the key of a variable such as `ASKWHEN__HTTP__LISTEN=0.0.0.0:80`. A value that is
-/// no TOML is taken as a string. Gives the key.
+/// not TOML is taken as a string. Returns the key.
 fn set_variable(table: &mut Table, name: &str, text: &str) -> Result<String, ConfigFault> {
     let path: Vec<String> = name[ENVIRONMENT.len()..].split("__").map(str::to_ascii_lowercase).collect();
     let parts: Vec<&str> = path.iter().map(String::as_str).collect();

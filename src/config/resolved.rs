@@ -76,8 +76,8 @@ pub struct Config {
     pub table: Table,
 }
 
-/// A span that stands for ever. It is longer than any record is old, and now minus it is
-/// still after 1970.
+/// A duration that stands for ever. It is longer than any record is old, and now minus it
+/// is still after 1970.
 pub const FOREVER: Millis = 50 * 365 * DAY;
 
 /// How long topics keep their records, in milliseconds, or [`FOREVER`].
@@ -103,11 +103,11 @@ pub enum LogFormat {
 pub struct Key {
     pub project: String,
     pub kind: Kind,
-    /// Whose it is: the actor of what is changed with it. Its kind, where no name is given.
+    /// The name of the key, which becomes the actor of changes; by default its kind.
     pub name: String,
     /// SHA-256 of the key itself.
     pub digest: [u8; 32],
-    /// The key itself, where the configuration or a file of it has it.
+    /// The key itself, if the configuration or one of its files contains it.
     pub text: Option<String>,
 }
 
@@ -166,7 +166,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A span, or `forever`; `0` and `-1` mean that, too, as they do in Kafka's settings.
+    /// A duration, or `forever`; `0` and `-1` mean the same, as in Kafka's settings.
     fn span_or_forever(&self, name: &str, least: Millis) -> Result<Millis, Fault> {
         match self.table.get(name) {
             Some(Value::String(text)) if ["forever", "0", "0s", "-1"].contains(&text.as_str()) => Ok(FOREVER),
@@ -210,7 +210,7 @@ impl<'a> Section<'a> {
     }
 }
 
-/// A span in the largest unit that divides it.
+/// A duration in the largest unit that divides it.
 fn spelled(span: Millis) -> String {
     match span {
         _ if span % DAY == 0 => format!("{}d", span / DAY),
@@ -358,13 +358,14 @@ fn base_path(http: &Section<'_>) -> Result<String, Fault> {
     http.fault("base_path", "must be a path such as /ask, of letters, digits and -._~")
 }
 
-/// `public_url` and `/console`; what is left out is where this process listens.
+/// The URL of the console: `public_url` and `/console`; by default the address where this
+/// process listens.
 fn console_url(http: &Section<'_>) -> Result<String, Fault> {
     let text = http.text("public_url")?;
     if text.is_empty() {
         let admin = http.text("admin_listen")?;
         let listen = if admin.is_empty() { http.address("listen")? } else { http.address("admin_listen")? };
-        // Any of the machine's addresses is reached from the machine itself.
+        // A wildcard address is reached at the machine itself.
         let at = listen.parse::<SocketAddr>().ok().filter(|at| at.ip().is_unspecified());
         let host = at.map_or(listen, |at| format!("localhost:{}", at.port()));
         return Ok(format!("http://{host}{}/console", base_path(http)?));
@@ -488,7 +489,7 @@ fn project(entry: &Table, list: &str) -> Result<String, Fault> {
     Ok(name.to_owned())
 }
 
-/// What is wrong with a key or secret that others could find out.
+/// Why a key or secret is easy to guess, if it is.
 fn weak(secret: &str) -> Option<String> {
     if secret.chars().count() < LEAST_SECRET_CHARS {
         return Some(TOO_SHORT.to_owned());

@@ -1,17 +1,15 @@
-//! What is to be done about an error. Each module's error says its `class()`,
-//! and its `kind()`: a name that stays the same, for metrics and for tests.
+//! The classes of errors. Each module's error has a `class()`, and a `kind()`: a stable
+//! name for metrics and tests.
 
 /// What the caller does about an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
-    /// It may pass by itself: the same is tried again later.
+    /// It may pass by itself: try the same again later.
     Retry,
-    /// The input is at fault: it is turned away, and the next one is taken.
+    /// The input is at fault: refuse it and go on with the next.
     Reject,
-    /// Going on could lose or forge data, or something has to be set up
-    /// differently: a person has to look.
+    /// Going on could lose or forge data, or the setup is wrong: an operator has to look.
     Refuse,
-    /// The store or state at hand cannot be used any more: its owner stops, and it is
-    /// made again.
+    /// The store or state cannot be used any more: stop its owner and rebuild it.
     Fatal,
 }

@@ -1,6 +1,5 @@
-//! What only askwhen writes to the journal: requests of its operators, what its
-//! roles and partitions say to each other. Each such record carries a MAC made
-//! with the cluster key.
+//! Internal records of the journal, which only askwhen writes: requests of operators, and
+//! messages between roles and partitions. Each has a MAC made with the cluster key.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -14,69 +13,68 @@ use askwhen_domain::webhook::endpoint::{DisabledReason, SealedSecret};
 use askwhen_domain::webhook::health::Health;
 use askwhen_domain::webhook::message::{ClosedReason, Delivery};
 
-/// The kinds that change or read what is not one user's, or that speak for
-/// askwhen itself. Without the MAC they are rejects.
+/// An internal record: it changes or reads more than one user, or comes from askwhen
+/// itself. Without a valid MAC it becomes a reject.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Internal {
-    /// To the registrar: please make this the definition.
+    /// To the registrar: a request to create, change or remove a definition.
     Define(Define),
-    /// From the registrar to every partition: this is the definition now.
+    /// From the registrar to every partition: a definition with its version.
     Defined(Defined),
-    /// To the registrar: this name was met.
+    /// To the registrar: a name that was met for the first time.
     NameSeen { project: String, trigger: Trigger },
-    /// From one partition to another.
+    /// A record from one partition to another.
     Forward(Forward),
-    /// A read of one user: an offer, or a link survey.
+    /// A read of one user.
     Query(Query),
-    /// The user is to be forgotten.
+    /// A request to erase a user.
     Erase(Erase),
-    /// A name is to become another of a user's.
+    /// A request to make a name an alias of a user.
     Alias(AliasRequest),
-    /// From one partition to another: what is to be done about an alias at one of the names.
+    /// Between partitions: a step of linking or erasing an alias.
     AliasStep(AliasStep),
-    /// To the registrar: do this with an endpoint.
+    /// To the registrar: an operator's action on an endpoint.
     #[serde(rename = "operate")]
     EndpointCommand(EndpointCommand),
-    /// The health of an endpoint, from the delivery to the registrar, and from there to
-    /// every partition.
+    /// The health of an endpoint: from a delivery to the registrar, and from there to every
+    /// partition.
     #[serde(rename = "fares")]
     EndpointHealthReport(EndpointHealthReport),
-    /// A message is to be delivered again, under its own id; the request names the
-    /// delivery.
+    /// A request to send a message again, under its own id; it names the delivery.
     Redeliver {
         delivery: Box<Delivery>,
-        /// When its fact was told first: an erasure since then forbids it.
+        /// When the message was first emitted: an erasure since then forbids it.
         told_at: Millis,
         asked_at: Millis,
     },
-    /// An endpoint is to be tried.
+    /// A request for a test delivery to an endpoint.
     Ping { project: String, endpoint_id: String, delivery_id: String, asked_at: Millis },
-    /// To the registrar: when keys were used last, for the eye alone.
+    /// To the registrar: the last uses of keys, for operators only.
     KeysUsed(Vec<KeyUse>),
-    /// Between the coordinator of a quota and its customers.
+    /// Between the coordinator of a quota and a lease.
     Quota(QuotaMessage),
     /// Between partitions: a survey takes no more responses.
     Closing(ClosingMessage),
-    /// Between the counter of a cap and a partition that asks it.
+    /// Between the counter of a cap and a partition.
     Cap(CapMessage),
-    /// Nothing but the time at which it is appended: somebody waits.
+    /// Moves time on, because a request waits for it.
     Tick {},
-    /// A test clock is now so many milliseconds ahead of append times.
+    /// A test clock is `ahead` milliseconds ahead of append times.
     Clock { ahead: Millis },
-    /// From here on a MAC counts only if it names log and partition: no process
-    /// of version 0.1.0 writes to this journal any more.
+    /// From here on only MACs that name log and partition are valid: no process of version
+    /// 0.1.0 writes to this journal any more.
     BindMacs {},
-    /// An operator says that the journal's time was wrong: it goes on from this
-    /// record's own.
+    /// An operator accepts the time after a clock was wrong: the journal's time continues
+    /// from this record's append time.
     AcceptTime(AcceptTime),
-    /// An operator takes an earlier record of this partition out of the way.
+    /// An operator skips an earlier record of this partition.
     Skip(Skip),
-    /// An operator accepts that records are gone before state was made of them.
+    /// An operator accepts that records were lost before they were applied.
     AcceptLoss(AcceptLoss),
 }
 
-/// A survey has ended or was archived: partition 0 counts what was completed.
+/// A survey has ended or was archived, and partition 0 counts its completed responses.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ClosingMessage {
     pub project: String,
@@ -94,7 +92,7 @@ pub struct ClosingMessage {
 pub enum ClosingStep {
     /// To partition 0: the end has come.
     Noticed,
-    /// To every partition: how many are completed?
+    /// To every partition: how many responses are completed?
     Count,
     Counted {
         used: u64,
@@ -106,7 +104,7 @@ pub struct Erase {
     pub project: String,
     pub user_id: String,
     pub asked_at: Millis,
-    /// The request, which is done once. Empty before 0.2.0.
+    /// Id of the request, which is handled once. Empty before 0.2.0.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub request_id: String,
 }
@@ -117,16 +115,16 @@ pub struct AliasRequest {
     pub user_id: String,
     pub alias: String,
     pub asked_at: Millis,
-    /// The request, which is done once.
+    /// Id of the request, which is handled once.
     pub request_id: String,
 }
 
-/// Travels from name to name until it is at the one that it is for: an alias passes it on
-/// to its user.
+/// A step is forwarded from name to name until it reaches the one that it concerns: an
+/// alias forwards it to its user.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AliasStep {
     pub project: String,
-    /// At this name it is done; its partition owns the record.
+    /// The name that handles it; its partition owns the record.
     pub at: String,
     pub alias: String,
     #[serde(rename = "do")]
@@ -136,15 +134,15 @@ pub struct AliasStep {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AliasAction {
-    /// At the user: the alias is to be linked to whoever that is.
+    /// At the user: link the alias.
     Find {},
-    /// At the alias: it is this user's from now on, who has so many aliases.
+    /// At the alias: link it to this user, who has so many aliases.
     Link { user_id: String, aliases: usize },
-    /// At the user that an alias leads to: whether it is the expected one.
+    /// At the user of an alias: check that it is the expected one.
     Confirm { user_id: String },
-    /// At the user: this is the state of the alias.
+    /// At the user: merge the state of the alias.
     Merge(MergedState),
-    /// At the alias: its user is erased for this request.
+    /// At the alias: erase it, because its user is erased by this request.
     Forget(Erase),
     /// At the user: the alias is erased.
     Forgotten(Erase),
@@ -153,28 +151,28 @@ pub enum AliasAction {
 /// The state of a name that has become an alias.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MergedState {
-    /// In base64, as the store would hold it.
+    /// The state as it is stored, in base64.
     pub state: String,
-    /// The partition whose lease has held the grants of its offers, and in which epoch of
-    /// each survey's quota.
+    /// The partition whose leases held the grants of its offers, and the epoch of each
+    /// survey's quota.
     pub from: u32,
     pub epochs: BTreeMap<String, u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AcceptTime {
-    /// By the wall clock, as append times are.
+    /// By the wall clock, like append times, in milliseconds since the epoch.
     pub asked_at: Millis,
     pub request_id: String,
 }
 
-/// Stands in the journals of all partitions: the others have to know that what
-/// `partition` tells them next has another number.
+/// It is in the journals of all partitions, because the next forward from `partition` may
+/// skip numbers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AcceptLoss {
     pub topic: String,
     pub partition: u32,
-    /// The first that is lost, and one past the last.
+    /// The first lost offset, and one past the last.
     pub from: u64,
     pub to: u64,
     pub asked_at: Millis,
@@ -193,18 +191,18 @@ pub struct Define {
     pub project: String,
     pub kind: Kind,
     pub id: String,
-    /// The canonical form; absent: the definition goes.
+    /// The canonical form; `None` removes the definition.
     pub body: Option<Json>,
-    /// Taken for an endpoint that has no secret yet.
+    /// For an endpoint that has no secret yet.
     pub new_secret: Option<SealedSecret>,
-    /// Only if the current version is this one.
+    /// Only if this is the version in force.
     pub if_match: Option<u64>,
-    /// Only if there is none yet.
+    /// Only if the definition does not exist yet.
     pub create: bool,
-    /// Against a copy of an old record: when it was asked, and an id of its own.
+    /// With the request's id it protects against copies of old records.
     pub asked_at: Millis,
     pub request_id: String,
-    /// The name of the key that asked for it.
+    /// The name of the API key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub actor: Option<String>,
 }
@@ -214,11 +212,11 @@ pub struct EndpointCommand {
     pub project: String,
     pub endpoint_id: String,
     pub act: EndpointAction,
-    /// Only if the current version is this one.
+    /// Only if this is the version in force.
     pub if_match: Option<u64>,
     pub asked_at: Millis,
     pub request_id: String,
-    /// The name of the key that asked for it.
+    /// The name of the API key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub actor: Option<String>,
 }
@@ -230,7 +228,7 @@ pub enum EndpointAction {
     Disable {
         reason: DisabledReason,
     },
-    /// The secret before it signs as well for so long.
+    /// The earlier secret also signs for `overlap` milliseconds.
     Rotate {
         secret: SealedSecret,
         overlap: Millis,
@@ -242,11 +240,11 @@ pub struct EndpointHealthReport {
     pub project: String,
     pub endpoint_id: String,
     pub health: Health,
-    /// Which process says so.
+    /// The process that reports it.
     pub by: String,
     #[serde(rename = "told_at")]
     pub reported_at: Millis,
-    /// Given by the registrar: the larger, the newer.
+    /// Set by the registrar; a larger one is newer.
     pub seq: Option<u64>,
 }
 
@@ -260,12 +258,12 @@ pub struct Defined {
     pub created: bool,
     pub used_new_secret: bool,
     pub body: Option<Json>,
-    /// The name of the key that asked for it.
+    /// The name of the API key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub actor: Option<String>,
 }
 
-/// To the registrar: these keys were in use, at these minutes.
+/// To the registrar: the minute of a key's last use.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct KeyUse {
     pub project: String,
@@ -278,7 +276,7 @@ pub struct Forward {
     pub from: u32,
     pub seq: u64,
     pub key: Option<String>,
-    /// The record itself, and whether it carried a valid MAC.
+    /// The record, and whether it had a valid MAC.
     pub value: Json,
     pub trusted: bool,
     pub reply_to: Option<String>,
@@ -290,12 +288,12 @@ pub struct Query {
     pub user_id: String,
     pub offer_id: Option<String>,
     pub survey_id: Option<String>,
-    /// Of the single-use link by which the survey is opened.
+    /// The single-use link by which the survey is opened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link_id: Option<String>,
 }
 
-/// The value of an internal record; it needs its MAC beside it.
+/// The value of an internal record, to be signed with a MAC.
 pub fn encode_internal(internal: &Internal) -> Vec<u8> {
     #[derive(Serialize)]
     struct Wrapped<'a> {

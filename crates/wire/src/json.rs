@@ -1,13 +1,13 @@
-//! The strict reader in front of every JSON body: what serde_json would let
-//! pass or not name (duplicate members, a byte-order mark, lone surrogates,
-//! numbers beyond any float) is found here, with its byte offset.
+//! The strict reader in front of every JSON body. It finds, with the byte offset, what
+//! serde_json accepts or reports vaguely: duplicate members, a byte-order mark, lone
+//! surrogates, numbers beyond a float.
 
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 
-/// Deepest nesting of arrays and objects.
+/// The deepest nesting of arrays and objects.
 pub const MAX_DEPTH: usize = 64;
-/// The same while only the outline is looked at: it bounds the memory.
+/// The same when only the outline is read; it bounds the memory.
 const MAX_OUTLINE_DEPTH: usize = 4_096;
 
 /// What is wrong with a text that should be one JSON value.
@@ -33,7 +33,7 @@ pub enum JsonErrorKind {
 }
 
 impl JsonErrorKind {
-    /// The contract's error code.
+    /// The error code of the API.
     pub fn code(self) -> &'static str {
         match self {
             JsonErrorKind::EmptyBody => "empty_body",
@@ -68,12 +68,12 @@ impl JsonErrorKind {
 /// Checks that `bytes` are exactly one JSON value in UTF-8.
 ///
 /// # Errors
-/// The first flaw met, reading from the left.
+/// The first problem from the left.
 pub fn check(bytes: &[u8]) -> Result<&str, Error> {
     check_within(bytes, MAX_DEPTH)
 }
 
-/// The same with another bound to the nesting.
+/// The same with another limit of nesting.
 ///
 /// # Errors
 /// As [`check`].
@@ -96,11 +96,11 @@ pub fn check_within(bytes: &[u8], max_depth: usize) -> Result<&str, Error> {
     Ok(text)
 }
 
-/// The same for a text whose values below `levels` of objects and lists are looked
-/// at one by one afterwards: they have to be JSON, and may have a flaw.
+/// The same for a text whose values below `levels` of objects and lists are checked one by
+/// one afterwards: there only the JSON syntax is checked.
 ///
 /// # Errors
-/// As [`check`], of what stands above; and what is no JSON at all.
+/// As [`check`] for the levels above, and any syntax error.
 pub fn check_outline(bytes: &[u8], levels: usize) -> Result<&str, Error> {
     let text =
         std::str::from_utf8(bytes).map_err(|e| Error { flaw: JsonErrorKind::BadUtf8, byte_offset: e.valid_up_to() })?;
@@ -111,7 +111,7 @@ pub fn check_outline(bytes: &[u8], levels: usize) -> Result<&str, Error> {
     if scan.at < bytes.len() { Err(scan.error(JsonErrorKind::TrailingBytes)) } else { Ok(text) }
 }
 
-/// An object's members in their order, values untouched.
+/// The members of an object, in order, with the text of their values.
 pub struct Members<'a>(pub Vec<(String, &'a RawValue)>);
 
 impl<'de> serde::Deserialize<'de> for Members<'de> {
@@ -136,23 +136,23 @@ impl<'de> serde::Deserialize<'de> for Members<'de> {
 
 struct Scan<'a> {
     max_depth: usize,
-    /// Below so many objects and lists, flaws of what is JSON otherwise are passed over.
+    /// From this level on only the syntax is checked.
     strict_levels: usize,
-    /// Whether that counts where it reads now.
+    /// Whether everything is checked at the current level.
     is_strict: bool,
     text: &'a str,
     bytes: &'a [u8],
     at: usize,
 }
 
-/// An open array, or an open object with the names it has used.
+/// An open array, or an open object with its names so far.
 enum Open<'a> {
     Array,
     Object(Names<'a>),
 }
 
-/// Names of one object: a list while short, a set when long, so that a body of
-/// ten thousand members costs no more per member than one of ten.
+/// The names of one object: a list while there are few, a set when there are many, so that
+/// the cost per member does not grow.
 #[derive(Default)]
 struct Names<'a> {
     few: Vec<Cow<'a, str>>,
@@ -181,7 +181,7 @@ impl<'a> Scan<'a> {
         Error { flaw, byte_offset: self.at }
     }
 
-    /// Not what was wanted here: cut short, or simply wrong.
+    /// A truncated or otherwise invalid text.
     fn unexpected(&self) -> Error {
         self.error(if self.at >= self.bytes.len() { JsonErrorKind::Truncated } else { JsonErrorKind::InvalidJson })
     }
@@ -196,7 +196,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Without recursion: depth costs a stack of this function's own.
+    /// Iterative, so that deep nesting does not exhaust the stack.
     fn value(&mut self) -> Result<(), Error> {
         let mut open: Vec<Open<'a>> = Vec::new();
         loop {
@@ -231,7 +231,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Commas and closers up to the next value; `false` when nothing is open.
+    /// Skips commas and closing brackets up to the next value; `false` at the end.
     fn after_value(&mut self, open: &mut Vec<Open<'a>>) -> Result<bool, Error> {
         loop {
             let Some(innermost) = open.last() else { return Ok(false) };
@@ -268,7 +268,7 @@ impl<'a> Scan<'a> {
         } else {
             Cow::Borrowed(&quoted[1..quoted.len() - 1])
         };
-        // serde_json gives these names a meaning of its own.
+        // serde_json treats these names specially.
         if name.starts_with("$serde_json::private::") {
             return Err(Error { flaw: JsonErrorKind::InvalidJson, byte_offset: start });
         }
@@ -346,7 +346,7 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    /// Moves past a string; says whether it has escapes.
+    /// Skips a string; returns whether it has escapes.
     fn string(&mut self) -> Result<bool, Error> {
         self.at += 1;
         let mut escaped = false;
@@ -394,7 +394,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Four hex digits after `u`.
+    /// The four hex digits after `u`.
     fn unit(&mut self) -> Result<u16, Error> {
         self.at += 1;
         let mut unit = 0u16;

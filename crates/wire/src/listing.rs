@@ -1,4 +1,5 @@
-//! Lists, their filters and pages: the terms in which the bridge asks the console.
+//! Filters, pages and results of lists: the types in which the bridge queries the console's
+//! projection.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -16,7 +17,7 @@ pub enum List {
 }
 
 impl List {
-    /// The member that holds the rows.
+    /// The member that contains the rows.
     pub fn name(self) -> &'static str {
         match self {
             List::Deliveries => "deliveries",
@@ -26,7 +27,7 @@ impl List {
     }
 }
 
-/// Where the record of a delivery stands in topic `deliveries`.
+/// The position of a delivery's record in topic `deliveries`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeliveryPlace {
     pub delivery_id: String,
@@ -34,43 +35,43 @@ pub struct DeliveryPlace {
     pub offset: u64,
 }
 
-/// Where the message of a delivery is found.
+/// Where the message of a delivery can be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MessageSource {
     Kept(DeliveryPlace),
     /// Its user was erased since.
     Erased,
-    /// Only a retry record has told of it.
+    /// Only a retry record is known.
     NotKept,
 }
 
-/// A delivery as the list shows it alone.
+/// A delivery, as it is shown by itself.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ListedDelivery {
     pub shown: Value,
     pub message: MessageSource,
 }
 
-/// `None` takes everything; times are half-open.
+/// A filter of a list; `None` accepts everything; time spans are half-open.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
     pub endpoint_id: Option<String>,
-    /// A delivery's status, a decision's reason, `completed` or `partial` of a
-    /// response.
+    /// The status of a delivery, the reason of a decision, or `completed` or `partial` for
+    /// a response.
     pub status: Option<String>,
     pub survey_id: Option<String>,
     pub user_id: Option<String>,
-    /// How the last attempt of a delivery went.
+    /// The outcome of a delivery's last attempt.
     pub outcome: Option<String>,
-    /// What the receiver answered last.
+    /// The HTTP status of the last attempt.
     pub http_status: Option<u16>,
-    /// The id of what keeps a delivery from its receiver.
+    /// The id of a [`DeliveryCause`].
     pub cause: Option<String>,
     /// The type of a delivery's message.
     pub kind: Option<String>,
     pub since: Option<Millis>,
     pub until: Option<Millis>,
-    /// Responses to these surveys are known from then on alone.
+    /// By survey id, the time from which on its responses are kept.
     pub kept_since: BTreeMap<String, Millis>,
 }
 
@@ -80,8 +81,7 @@ impl Filter {
     }
 }
 
-/// Which page of a list is wanted: the first, or the one that a `next_cursor`
-/// leads to; at most `limit` rows.
+/// A page of a list: the first, or the one at a `next_cursor`, with at most `limit` rows.
 #[derive(Debug, Clone, Copy)]
 pub struct PageRequest<'a> {
     pub cursor: Option<&'a str>,
@@ -94,7 +94,7 @@ impl<'a> PageRequest<'a> {
     }
 }
 
-/// By what a series of results is told apart.
+/// How results are grouped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GroupBy {
     Day,
@@ -118,7 +118,7 @@ impl GroupBy {
     ];
 }
 
-/// Which responses of a survey count; times are those of their beginning, half-open.
+/// Which responses of a survey count, by the time when they began; half-open.
 #[derive(Debug, Clone, Default)]
 pub struct ResultsQuery {
     pub since: Option<Millis>,
@@ -127,20 +127,20 @@ pub struct ResultsQuery {
     pub by: Option<GroupBy>,
 }
 
-/// What responses add up to.
+/// The results of a survey.
 #[derive(Debug, Clone, Default)]
 pub struct SurveyResults {
     pub total: ResponseTally,
-    /// The same by group, in the order of the groups' names.
+    /// By group, in the order of the groups' names.
     pub series: Vec<(String, ResponseTally)>,
-    /// The newest text answers of each question.
+    /// By question id, the newest text answers.
     pub texts: BTreeMap<String, Vec<Value>>,
 }
 
-/// Deliveries that something keeps from their receivers.
+/// Failed deliveries with the same cause.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct DeliveryCause {
-    /// Names the cause in filters.
+    /// Id of the cause, for filters.
     pub cause: String,
     pub endpoint_id: String,
     pub outcome: Option<String>,
@@ -151,7 +151,7 @@ pub struct DeliveryCause {
     pub first_at: Millis,
     #[serde(with = "time::rfc3339")]
     pub last_at: Millis,
-    /// The id of the newest of them.
+    /// The delivery id of the newest.
     pub example: String,
 }
 
@@ -162,12 +162,12 @@ pub struct Page {
     pub next_cursor: Option<String>,
 }
 
-/// Why a list, or what is asked of it, cannot be told.
+/// Why a list cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ListError {
     #[error("the cursor is none of this list")]
     Cursor,
-    /// Whoever keeps the lists cannot read them.
+    /// The projection cannot be read.
     #[error("{0}")]
     Unreadable(#[source] Box<dyn std::error::Error + Send + Sync>),
 }

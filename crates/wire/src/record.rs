@@ -1,5 +1,5 @@
-//! Records of the journal: what any producer may write (`topics::event`), and what
-//! only askwhen can (`internal`).
+//! Decodes records of the journal: those that any producer may write (`topics::event`), and
+//! internal ones (`internal`).
 
 use super::json;
 use super::topics::event::{Members, unreadable, user_record};
@@ -19,12 +19,11 @@ pub use super::topics::event::{
 
 /// Header of internal records of version 0.1.0: hex HMAC over key and value.
 pub const MAC_HEADER: &str = "mac";
-/// Header of internal records: hex HMAC over the log, the partition, who waits,
-/// key and value.
+/// Header of internal records: hex HMAC over log, partition, reply address, key and value.
 pub const BOUND_MAC_HEADER: &str = "bound-mac";
-/// Header of records that somebody waits for: the correlation.
+/// Header with the reply address of the request that waits.
 pub const REPLY_HEADER: &str = "reply-to";
-/// Levels of objects around a record that is forwarded.
+/// Levels of objects that a forward adds around its record.
 const FORWARD_DEPTH: usize = 4;
 
 #[derive(Debug, PartialEq)]
@@ -33,8 +32,8 @@ pub enum Decoded<'a> {
     Internal(Box<Internal>),
 }
 
-/// The JSON of a value, without the frame that clients of a schema registry put
-/// before it: a zero, and four bytes for the schema's id.
+/// The JSON in a value, without the five bytes that clients of a schema registry put before
+/// it: a zero, and the schema's id.
 pub fn plain(value: &[u8]) -> &[u8] {
     match value {
         [0, _, _, _, _, json @ ..] => json,
@@ -42,8 +41,8 @@ pub fn plain(value: &[u8]) -> &[u8] {
     }
 }
 
-/// A user's record that says when it was received, for one that does not. `None` when the
-/// value is no JSON object.
+/// A user's record with the time when it was received added. `None` when the value is not a
+/// JSON object.
 pub fn dated(value: &[u8], received_at: Millis) -> Option<String> {
     let text = std::str::from_utf8(plain(value)).ok()?;
     let mut members: BTreeMap<String, &RawValue> = serde_json::from_str(text).ok()?;
@@ -52,16 +51,16 @@ pub fn dated(value: &[u8], received_at: Millis) -> Option<String> {
     serde_json::to_string(&members).ok()
 }
 
-/// Reads one record. `trusted` says that its MAC was verified.
+/// Decodes a record. `trusted` says that its MAC was verified.
 ///
 /// # Errors
-/// What makes it a reject.
+/// Why it becomes a reject.
 pub fn decode(value: Option<&[u8]>, trusted: bool) -> Result<Decoded<'_>, DecodeError> {
     let bytes = plain(value.ok_or_else(|| unreadable("null_value", "the record has no value"))?);
-    // A forward is deeper than the record that it carries.
+    // A forward is nested deeper than the record within.
     let depth = json::MAX_DEPTH + if trusted { FORWARD_DEPTH } else { 0 };
     let text = json::check_within(bytes, depth).map_err(|e| unreadable(e.flaw.code(), e.to_string()))?;
-    // serde would take a list for the members in their order.
+    // serde would accept a list of members, too.
     if !text.trim_start().starts_with('{') {
         return Err(unreadable("wrong_type", "a record is a JSON object"));
     }

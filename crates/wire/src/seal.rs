@@ -1,5 +1,5 @@
-//! What the cluster key is for: proof that an internal record was made by
-//! askwhen, and secrets that no reader of a record can see.
+//! The uses of the cluster key: MACs that prove that askwhen made an internal record, and
+//! sealed secrets that readers of a record cannot see.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -16,7 +16,7 @@ type HmacSha256 = Hmac<Sha256>;
 
 const NONCE_BYTES: usize = 24;
 
-/// 32 random bytes that all processes of one askwhen share.
+/// 32 random bytes shared by all processes of a cluster.
 #[derive(Clone)]
 pub struct ClusterKey([u8; 32]);
 
@@ -26,17 +26,17 @@ impl std::fmt::Debug for ClusterKey {
     }
 }
 
-/// The place that a record is meant for. Its offset is not known beforehand:
-/// what must not have its effect twice is known by its own id.
+/// The position for which a record is signed. Its offset is not known beforehand; records
+/// that must not take effect twice have an id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Binding<'a> {
     pub incarnation: u128,
     pub partition: u32,
-    /// Who waits for an answer.
+    /// The reply address.
     pub reply_to: Option<&'a [u8]>,
 }
 
-/// A sealed secret that this key does not open.
+/// A sealed secret that was sealed with another key.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("the secret was sealed with another cluster key (check [secrets] key_file)")]
 pub struct WrongKey;
@@ -46,7 +46,7 @@ impl ClusterKey {
         ClusterKey(bytes)
     }
 
-    /// From the key file's text: 64 hex digits.
+    /// Parses the key file: 64 hex digits.
     pub fn parse(text: &str) -> Option<ClusterKey> {
         let bytes = hex::decode(text.trim()).ok()?;
         Some(ClusterKey(bytes.try_into().ok()?))
@@ -62,28 +62,27 @@ impl ClusterKey {
         mac.finalize().into_bytes().into()
     }
 
-    /// A key for something else.
+    /// A key for another purpose.
     pub(super) fn derived(&self, purpose: &str) -> [u8; 32] {
         self.mac(purpose, &[])
     }
 
-    /// A function of this key and some bytes, which tells nothing of either.
+    /// A value derived from this key and some bytes that reveals neither.
     pub(super) fn derived_from(&self, purpose: &str, bytes: &[u8]) -> [u8; 32] {
         self.mac(purpose, &[bytes])
     }
 
-    /// Proof that a text was written by somebody with this key, for this purpose.
+    /// Proves that a text was written by someone with this key, for this purpose.
     pub fn sign_text(&self, purpose: &str, text: &[u8]) -> String {
         hex::encode(self.mac(purpose, &[text]))
     }
 
-    /// Tells this key from another without telling it.
+    /// Identifies this key without revealing it.
     pub fn check(&self) -> String {
         hex::encode(&self.mac("check", &[])[..8])
     }
 
-    /// The MAC of version 0.1.0, which names no place: see
-    /// [`ClusterKey::sign_bound`].
+    /// The MAC of version 0.1.0, which names no position: see [`ClusterKey::sign_bound`].
     pub fn sign_record(&self, key: &[u8], value: &[u8]) -> String {
         hex::encode(self.mac("record", &[key, value]))
     }
@@ -93,8 +92,7 @@ impl ClusterKey {
         expected.as_bytes().ct_eq(mac).into()
     }
 
-    /// The header that makes an internal record of the journal believed, at
-    /// its place alone: hex.
+    /// The MAC of an internal record, valid at one position only, in hex.
     pub fn sign_bound(&self, place: Binding<'_>, key: &[u8], value: &[u8]) -> String {
         let reply_to = place.reply_to.map_or_else(Vec::new, |to| [&[1], to].concat());
         let (incarnation, partition) = (place.incarnation.to_be_bytes(), place.partition.to_be_bytes());
@@ -106,7 +104,7 @@ impl ClusterKey {
         expected.as_bytes().ct_eq(mac).into()
     }
 
-    /// Seals an endpoint's secret; `nonce` must be fresh random bytes.
+    /// Seals an endpoint's secret. `nonce` must be 24 fresh random bytes.
     pub fn seal(&self, project: &str, endpoint_id: &str, secret: &str, nonce: [u8; NONCE_BYTES]) -> SealedSecret {
         let cipher = XChaCha20Poly1305::new((&self.mac("seal", &[])).into());
         let aad = format!("{project}\0{endpoint_id}");
@@ -120,6 +118,8 @@ impl ClusterKey {
         }
     }
 
+    /// Opens a sealed secret.
+    ///
     /// # Errors
     /// When it was sealed with another key, or for another endpoint.
     pub fn open(&self, project: &str, endpoint_id: &str, sealed: &SealedSecret) -> Result<String, WrongKey> {
@@ -134,8 +134,8 @@ impl ClusterKey {
     }
 }
 
-/// What the value of an endpoint's header is sealed for, in place of the endpoint's
-/// id: neither an id nor a header's name holds a NUL.
+/// The name under which a header's value is sealed, in place of the endpoint's id; neither
+/// ids nor header names contain a NUL.
 pub fn header_of(endpoint_id: &str, name: &str) -> String {
     format!("{endpoint_id}\0header\0{name}")
 }

@@ -1,8 +1,8 @@
-//! Files that only those with a key can read and nobody can change unseen: the
-//! STREAM construction over XChaCha20-Poly1305. A file is a version byte, 19 bytes
-//! that begin its nonces, then pieces of 64 KiB, each with its tag; the last piece
-//! is marked as such, so that a file cannot be cut, and each file is bound to its
-//! name, so that two cannot be exchanged.
+//! Encrypted files that nobody without the key can read or change unnoticed: the STREAM
+//! construction over XChaCha20-Poly1305. A file is a version byte, 19 bytes that begin its
+//! nonces, then pieces of 64 KiB, each with its tag. The last piece is marked, so that a
+//! file cannot be cut off, and each file is bound to its name, so that two cannot be
+//! exchanged.
 
 use aead_stream::{DecryptorBE32, EncryptorBE32};
 use chacha20poly1305::XChaCha20Poly1305;
@@ -16,7 +16,7 @@ const HEAD_BYTES: usize = 1 + NONCE_BYTES;
 const PIECE_BYTES: usize = 64 << 10;
 const TAG_BYTES: usize = 16;
 
-/// What files are sealed with.
+/// The key of sealed files.
 #[derive(Clone)]
 pub struct FileKey([u8; 32]);
 
@@ -26,15 +26,15 @@ impl std::fmt::Debug for FileKey {
     }
 }
 
-/// A file that this key, under this name, does not open: it was sealed with
-/// another, or is not as it was written.
+/// A file that cannot be opened: it was sealed with another key or under another name, or
+/// was changed.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("it does not open with this key: another key, or not as it was written")]
 pub struct NotOpened;
 
-/// How long a file of so many bytes is when it is sealed.
+/// The length of a sealed file with so many bytes inside.
 pub fn sealed_len(bytes: u64) -> u64 {
-    // A file without bytes has one piece, which is empty.
+    // An empty file has one empty piece.
     let pieces = bytes.div_ceil(PIECE_BYTES as u64).max(1);
     HEAD_BYTES as u64 + bytes + pieces * TAG_BYTES as u64
 }
@@ -44,21 +44,20 @@ impl FileKey {
         FileKey(key.derived("files"))
     }
 
-    /// A name for what a file holds; without the key it says nothing of that.
+    /// A name derived from the contents; without the key it reveals nothing of them.
     pub fn name_of(key: &ClusterKey, bytes: &[u8]) -> String {
         hex::encode(&key.derived_from("file name", bytes)[..16])
     }
 
-    /// Begins a file; `nonce` must be fresh random bytes, or a function of the key,
-    /// the name and all that is to be sealed.
+    /// Begins a file. `nonce` must be fresh random bytes, or be derived from the key, the
+    /// name and all contents.
     pub fn seal(&self, name: &str, nonce: [u8; NONCE_BYTES]) -> Sealer {
         let stream = EncryptorBE32::new(&self.0.into(), &nonce.into());
         let head = [&[VERSION], nonce.as_slice()].concat();
         Sealer { stream: Some(stream), name: name.to_owned(), waiting: Vec::new(), head }
     }
 
-    /// Seals what is in memory whole. The same bytes under the same name give the
-    /// same file.
+    /// Seals bytes in memory. The same bytes under the same name give the same file.
     pub fn seal_whole(&self, name: &str, bytes: &[u8]) -> Vec<u8> {
         let own = ClusterKey::new(self.0).derived_from("nonce", &[name.as_bytes(), &[0], bytes].concat());
         let nonce = own[..NONCE_BYTES].try_into().expect("19 of 32 bytes");
@@ -73,7 +72,7 @@ impl FileKey {
     }
 }
 
-/// Seals a file as it comes.
+/// Seals a file piece by piece.
 pub struct Sealer {
     /// `None` once it is finished.
     stream: Option<EncryptorBE32<XChaCha20Poly1305>>,
@@ -83,12 +82,12 @@ pub struct Sealer {
 }
 
 impl Sealer {
-    /// Takes more of the file; gives what is sealed of it so far.
+    /// Adds bytes; returns the sealed pieces that are complete.
     pub fn push(&mut self, bytes: &[u8]) -> Vec<u8> {
         let mut out = std::mem::take(&mut self.head);
         self.waiting.extend_from_slice(bytes);
         let mut done = 0;
-        // The last piece is marked: one is kept until it is known whether it is that.
+        // One piece is kept back until it is known whether it is the last, which is marked.
         while self.waiting.len() - done > PIECE_BYTES {
             let payload = Payload { msg: &self.waiting[done..done + PIECE_BYTES], aad: self.name.as_bytes() };
             let stream = self.stream.as_mut().expect("it is not finished");
@@ -99,7 +98,7 @@ impl Sealer {
         out
     }
 
-    /// Gives the rest.
+    /// Returns the last piece.
     pub fn finish(mut self) -> Vec<u8> {
         let mut out = self.push(&[]);
         let payload = Payload { msg: &self.waiting, aad: self.name.as_bytes() };
@@ -109,8 +108,8 @@ impl Sealer {
     }
 }
 
-/// Opens a file as it comes. What it gives is as it was written, up to there; that
-/// nothing is missing is known at the end.
+/// Opens a file piece by piece. Its output is genuine as far as it goes; whether the file
+/// is complete is known at the end.
 pub struct Opener {
     key: FileKey,
     stream: Option<DecryptorBE32<XChaCha20Poly1305>>,
@@ -119,8 +118,10 @@ pub struct Opener {
 }
 
 impl Opener {
+    /// Adds sealed bytes; returns what is open so far.
+    ///
     /// # Errors
-    /// When what has come so far was not sealed so.
+    /// When they were not sealed with this key under this name.
     pub fn push(&mut self, bytes: &[u8]) -> Result<Vec<u8>, NotOpened> {
         self.waiting.extend_from_slice(bytes);
         let mut done = 0;
@@ -145,10 +146,10 @@ impl Opener {
         Ok(out)
     }
 
-    /// Gives the rest.
+    /// Returns the rest.
     ///
     /// # Errors
-    /// When it is not the end of what was sealed.
+    /// When the file is not complete.
     pub fn finish(self) -> Result<Vec<u8>, NotOpened> {
         let payload = Payload { msg: &self.waiting, aad: self.name.as_bytes() };
         self.stream.ok_or(NotOpened)?.decrypt_last(payload).map_err(|_| NotOpened)

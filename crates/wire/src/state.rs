@@ -1,14 +1,14 @@
-//! A user's state as the store holds it: a version byte, then postcard. A new
-//! layout takes a new version byte, and [`decode`] keeps a reader for every one
-//! that was released; numbers are never used again. 1 and 2 were never released.
+//! The stored form of a user's state: a version byte, then postcard. A new format takes a
+//! new version byte, and [`decode`] keeps a reader for every released one; numbers are
+//! never reused. 1 and 2 were never released.
 
 use super::error::Class;
 use askwhen_domain::user::User;
 
-/// Version 8: the fields of [`User`] in their order. Version 7 ends before `identity`,
-/// version 6 before the `caps` of the extension, version 5 before `extension`; all are
-/// written still where there is nothing more. Version 4 ended before `used_links`,
-/// version 3 (since 0.1.0) before `completed`.
+/// Version 8 has the fields of [`User`] in their order. Version 7 ends before `identity`,
+/// version 6 before the `caps` of the extension, version 5 before `extension`; each is
+/// still written where nothing follows. Version 4 ended before `used_links`, version 3
+/// (0.1.0) before `completed`.
 pub const VERSION: u8 = 8;
 const WITHOUT_IDENTITY: u8 = 7;
 const WITHOUT_CAPS: u8 = 6;
@@ -37,7 +37,7 @@ impl Error {
         }
     }
 
-    /// Another version reads what this one does not know; damage is made again.
+    /// The class: a later version can read what this one does not know; damage is rebuilt.
     pub fn class(&self) -> Class {
         match self {
             Error::UnknownVersion(_) => Class::Refuse,
@@ -67,14 +67,15 @@ pub fn encode(user: &User) -> Vec<u8> {
     bytes
 }
 
+/// Decodes a state.
+///
 /// # Errors
-/// When the bytes are of a later layout, or of none.
+/// When the bytes are of a later format or damaged.
 pub fn decode(bytes: &[u8]) -> Result<User, Error> {
     match bytes.split_first() {
-        // A later layout adds its own reader before this one, which stays.
+        // A later format adds its own reader before this one, which stays.
         Some((8, rest)) => Ok(postcard::from_bytes::<User>(rest)?.restored()),
-        // That there is no identity or extension is a zero, and so is the length of an
-        // empty map.
+        // A missing identity or extension is a zero byte, and so is an empty map.
         Some((7, rest)) => Ok(postcard::from_bytes::<User>(&[rest, &[0]].concat())?.restored()),
         Some((6, rest)) => Ok(postcard::from_bytes::<User>(&[rest, &[0; 2]].concat())?.restored()),
         Some((5, rest)) => Ok(postcard::from_bytes::<User>(&[rest, &[0; 2]].concat())?.summarized()),

@@ -1,5 +1,5 @@
-//! Tokens of survey links: they let whoever has one answer one survey as one user, and say
-//! nothing that a key says. Signed with the cluster key, so any bridge can check them.
+//! Tokens of survey links: whoever has one can answer one survey as one user. They contain
+//! no key, and are signed with the cluster key, so that every bridge can check them.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -10,31 +10,31 @@ use askwhen_domain::time::Millis;
 const PURPOSE: &str = "survey link";
 const VERSION: u8 = 1;
 const SINGLE_USE: u8 = 1;
-/// Version, flags, expiry, id.
+/// Version, flags, expiry, link id.
 const HEAD_BYTES: usize = 2 + 8 + ID_BYTES;
 pub const ID_BYTES: usize = 8;
-/// Of the MAC, which is longer.
+/// The part of the MAC that is used.
 const MAC_BYTES: usize = 16;
 
-/// What a token is about; none of it is in the token.
+/// The subject of a token, which the token does not contain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LinkSubject<'a> {
     pub project: &'a str,
     pub survey_id: &'a str,
-    /// `None`: any user that a page has made up.
+    /// `None` for any user id that a page has made up.
     pub user_id: Option<&'a str>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkToken {
-    /// Random; a single use is noted under it.
+    /// Random; the use of a single-use link is recorded under it.
     pub link_id: [u8; ID_BYTES],
     pub expires_at: Millis,
     pub single_use: bool,
 }
 
 impl LinkToken {
-    /// The name under which a single use is noted.
+    /// The name under which the use of a single-use link is recorded.
     pub fn name(&self) -> String {
         hex::encode(self.link_id)
     }
@@ -46,7 +46,7 @@ impl LinkToken {
         URL_SAFE_NO_PAD.encode([head, mac.to_vec()].concat())
     }
 
-    /// `None` for a token that was not signed with this key about this subject.
+    /// Checks a token; `None` if it was not signed with this key for this subject.
     pub fn open(key: &ClusterKey, subject: LinkSubject<'_>, text: &str) -> Option<LinkToken> {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
         let (head, given) = bytes.split_at_checked(HEAD_BYTES)?;

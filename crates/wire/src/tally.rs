@@ -1,5 +1,5 @@
-//! Counts of responses: what answers add up to, in parts that can be added and taken
-//! away, so that a part is kept up response by response.
+//! Tallies of responses, which can be added and subtracted, so that they can be kept up to
+//! date response by response.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -9,34 +9,34 @@ use crate::topics::response::{AnswerRecord, ResponseBody};
 use askwhen_domain::survey::question::QuestionType;
 use askwhen_domain::time::Millis;
 
-/// What stands for an answer in one's own words among the values of a choice.
+/// Represents an answer in one's own words among the values of a choice.
 pub const OTHER: &str = "\"other\"";
 
-/// What some responses add up to. Tests of a survey are in none.
+/// The tally of some responses; responses in status `test` are not counted.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResponseTally {
     pub responses: i64,
     pub completed: i64,
-    /// Milliseconds from the beginning to the end of completed responses, in three
-    /// digits, and how many took so long.
+    /// By duration of completed responses in milliseconds, rounded to three digits, how
+    /// many took so long.
     pub durations: BTreeMap<Millis, i64>,
     pub questions: BTreeMap<String, QuestionTally>,
 }
 
-/// What the answers to one question add up to.
+/// The tally of the answers to one question.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QuestionTally {
     pub kind: QuestionType,
     pub text: String,
     pub answered: i64,
-    /// Of them, those of responses that were completed.
+    /// How many of them belong to completed responses.
     pub answered_of_completed: i64,
-    /// Values as JSON, and how often each was given.
+    /// By value as JSON, how often it was given.
     pub values: BTreeMap<String, i64>,
 }
 
 impl ResponseTally {
-    /// Adds a response, or with a `sign` of -1 takes one away that was added.
+    /// Adds a response, or subtracts it with a `sign` of -1.
     pub fn count(&mut self, response: &ResponseBody, sign: i64) {
         if response.test {
             return;
@@ -88,7 +88,7 @@ impl ResponseTally {
         self.responses == 0 && self.questions.is_empty()
     }
 
-    /// Half of the completed responses took no longer.
+    /// The median duration of completed responses.
     pub fn median_duration_ms(&self) -> Option<Millis> {
         let all: i64 = self.durations.values().sum();
         let at = |rank: i64| {
@@ -103,13 +103,13 @@ impl ResponseTally {
 }
 
 impl QuestionTally {
-    /// The values that are numbers, and how often each was given.
+    /// The numeric values, with how often each was given.
     pub fn numbers(&self) -> impl Iterator<Item = (f64, i64)> {
         self.values.iter().filter_map(|(value, count)| Some((value.parse().ok()?, *count)))
     }
 }
 
-/// Rounds down to three digits, so that there are few durations however long they are.
+/// Rounds down to three digits, so that the number of distinct durations is bounded.
 fn three_digits(ms: Millis) -> Millis {
     let mut step = 1;
     while ms / step >= 1_000 {
@@ -133,7 +133,8 @@ fn add<K: Ord>(counts: &mut BTreeMap<K, i64>, key: K, sign: i64) {
     }
 }
 
-/// The values that an answer counts under: none for texts, each one of several.
+/// The values under which an answer is counted: none for texts, several for multiple
+/// choices.
 fn values(answer: &AnswerRecord) -> Vec<String> {
     let one = |value: &Value| if value.is_object() { OTHER.to_owned() } else { value.to_string() };
     match (answer.kind, answer.value.value()) {

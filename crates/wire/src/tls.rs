@@ -1,5 +1,5 @@
-//! TLS to receivers: from PEM texts to what a connection is made with. What
-//! the machine trusts is always trusted; nothing turns verification off.
+//! TLS to receivers, from PEM texts. The machine's trusted certificates are always trusted;
+//! nothing turns verification off.
 
 use rustls::ClientConfig;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -14,8 +14,7 @@ use std::sync::Arc;
 
 use super::error::Class;
 
-/// What is wrong with the texts that a connection is to be made with, said so
-/// that it can stand behind the name of the member that holds the text.
+/// What is wrong with a PEM text, worded to follow the name of its member.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     #[error("must hold certificates in PEM (-----BEGIN CERTIFICATE-----)")]
@@ -41,16 +40,16 @@ impl Error {
         }
     }
 
-    /// The definition that holds the text is turned away.
+    /// The class: the definition with the text is refused.
     pub fn class(&self) -> Class {
         Class::Reject
     }
 }
 
-/// The certificates of a PEM text.
+/// The certificates in a PEM text.
 ///
 /// # Errors
-/// When there are none, or one that is none.
+/// When there are none, or one is invalid.
 pub fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, Error> {
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
     match read {
@@ -63,15 +62,17 @@ fn key(pem: &str) -> Result<PrivateKeyDer<'static>, Error> {
     PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|_| Error::NoPrivateKey)
 }
 
+/// Checks a private key.
+///
 /// # Errors
-/// When it is no private key.
+/// When it is not one.
 pub fn check_key(pem: &str) -> Result<(), Error> {
     key(pem).map(drop)
 }
 
-/// Trusts what the machine or a given root vouches for, and a given certificate itself,
-/// for the names in it: self-signed ones are mostly authorities by their form, and no
-/// chain may end in one.
+/// Trusts certificates that the machine's or a given root has issued, and given
+/// certificates themselves, for the names in them: self-signed certificates are mostly
+/// authorities by their form, and chains must not end in one.
 #[derive(Debug)]
 struct ExactOrTrusted {
     exact: Vec<CertificateDer<'static>>,
@@ -123,8 +124,8 @@ fn verifier(ca: Option<&str>, provider: &Arc<CryptoProvider>) -> Result<ExactOrT
     Ok(ExactOrTrusted { exact, trusted: Arc::new(trusted) })
 }
 
-/// How to connect: with more roots than the machine's, and showing a
-/// certificate (chain and private key) if there is one. HTTP/1.1 alone.
+/// The TLS configuration of a client: with roots besides the machine's, and with a client
+/// certificate (chain and private key) if there is one. HTTP/1.1 only.
 ///
 /// # Errors
 /// What is wrong with the texts, or with the machine's own roots.

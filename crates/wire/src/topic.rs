@@ -1,10 +1,10 @@
-//! The topics, read from `topics/*.toml`: the single source of their names,
-//! partitioning, cleanup and schemas for code, `topics print` and documents.
+//! The topics, read from `topics/*.toml`, which define their names, partitioning, cleanup
+//! and schemas for code, `topics print` and documentation.
 
 use serde::{Deserialize, Serialize};
 use std::sync::LazyLock;
 
-/// The closed set of topics; [`Topic::spec`] has what is declared of each.
+/// All topics; [`Topic::spec`] has the declaration of each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Topic {
     Events,
@@ -22,7 +22,7 @@ pub enum Topic {
     Replies,
 }
 
-/// One `topics/*.toml`.
+/// The declaration in `topics/*.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Spec {
@@ -48,7 +48,7 @@ pub enum Cleanup {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Partitions {
-    /// As `[log] partitions` says.
+    /// The number in `[log] partitions`.
     Partitions,
     One,
 }
@@ -103,7 +103,7 @@ impl Topic {
         &SPECS[self as usize]
     }
 
-    /// Without the prefix: `deliveries.retry.1m`.
+    /// The name without prefix: `deliveries.retry.1m`.
     pub fn name(self) -> &'static str {
         &self.spec().name
     }
@@ -117,7 +117,7 @@ impl Topic {
         self.files().1
     }
 
-    /// How many partitions it has where the journal has `partitions`.
+    /// How many partitions it has when the journal has `partitions`.
     pub fn partitions(self, partitions: u32) -> u32 {
         match self.spec().partitions {
             Partitions::Partitions => partitions,
@@ -125,7 +125,7 @@ impl Topic {
         }
     }
 
-    /// The three retry topics, each with the longest wait that it may hold.
+    /// The retry topic for a wait of `wait_ms` milliseconds.
     pub fn for_wait(wait_ms: i64) -> Topic {
         match wait_ms {
             i64::MIN..=60_000 => Topic::Retry1m,

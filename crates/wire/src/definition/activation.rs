@@ -1,4 +1,4 @@
-//! `activate` and `cancel_on` of the survey file.
+//! Parses `activate` and `cancel_on` of a survey definition.
 
 use super::condition::conditions;
 use super::reader::{Code, Reader};
@@ -11,7 +11,7 @@ use askwhen_domain::user::distinct::Distinct;
 
 const FORMS: [&str; 5] = ["event", "any", "all", "sequence", "absence"];
 
-/// Exactly one of its forms, with `match` beside it.
+/// Exactly one form of activation, with an optional `match`.
 pub fn activate(reader: &mut Reader<'_>) -> Option<Arming> {
     reader.object("activate", |inner| {
         let match_by = inner.id("match");
@@ -75,7 +75,7 @@ fn patterns(reader: &mut Reader<'_>, member: &str) -> Vec<Pattern> {
     patterns
 }
 
-/// `count: {at_least, within}`; once is what an event is without it.
+/// `count: {at_least, within}`; without it one event arms.
 fn count(reader: &mut Reader<'_>) -> Option<Count> {
     let count = reader.object("count", |inner| {
         if inner.raw("at_least").is_none() {
@@ -91,7 +91,7 @@ fn count(reader: &mut Reader<'_>) -> Option<Count> {
     count.filter(|count| count.at_least > 1)
 }
 
-/// More than nothing, and no longer than events are remembered for it.
+/// A duration above 0 that is no longer than events are remembered.
 fn required_span(reader: &mut Reader<'_>, member: &str) -> Millis {
     if reader.raw(member).is_none() {
         reader.missing(member);

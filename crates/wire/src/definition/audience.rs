@@ -1,4 +1,4 @@
-//! Members of the survey file that say who and when: schedule, sampling, holdout.
+//! Parses who and when in a survey definition: schedule, sampling, holdout, experiment.
 
 use serde_json::Value;
 
@@ -8,10 +8,11 @@ use askwhen_domain::survey::share::{Share, Unit};
 use askwhen_domain::survey::{Experiment, Holdout};
 use askwhen_domain::time::Millis;
 
-/// Windows, and spans that are left out, of one schedule.
+/// The most `windows` and `except` spans of a schedule.
 const MAX_SPANS: usize = 50;
 
-/// `{start_at, end_at, timezone, days, hours, month_days, windows, except}`; `None` when nothing is asked for.
+/// `{start_at, end_at, timezone, days, hours, month_days, windows, except}`; `None` when it
+/// is empty.
 pub fn schedule(reader: &mut Reader<'_>) -> Option<Schedule> {
     let schedule = reader.object("schedule", |inner| {
         let schedule = Schedule {
@@ -51,7 +52,7 @@ pub fn spans(reader: &mut Reader<'_>, member: &str) -> Vec<ScheduleSpan> {
     read.into_iter().flatten().collect()
 }
 
-/// In the order of the month, each once.
+/// Sorted and without repetitions.
 fn month_days(reader: &mut Reader<'_>) -> Vec<MonthDay> {
     let mut days = Vec::new();
     for (i, value) in reader.list("month_days", 32).iter().enumerate() {
@@ -77,7 +78,7 @@ fn zone(reader: &mut Reader<'_>) -> Zone {
     })
 }
 
-/// In the order of the week, each once.
+/// In the order of the week and without repetitions.
 fn days(reader: &mut Reader<'_>) -> Vec<Day> {
     let mut days = Vec::new();
     for (i, value) in reader.list("days", 7).iter().enumerate() {
@@ -104,7 +105,7 @@ fn hours(reader: &mut Reader<'_>) -> Option<Hours> {
     read.map_err(|wanted| reader.fault(Code::Invalid, "hours", wanted)).ok()
 }
 
-/// `{percent, from, salt, by}`; the salt is the survey's id unless it is given.
+/// `{percent, from, salt, by}`; the default salt is the survey's id.
 pub fn sampling(reader: &mut Reader<'_>, survey_id: &str) -> Share {
     let read = reader.object("sampling", |inner| {
         let share = Share {
@@ -121,7 +122,7 @@ pub fn sampling(reader: &mut Reader<'_>, survey_id: &str) -> Share {
     read.unwrap_or_else(|| Share { percent: 100.0, from: 0.0, salt: survey_id.to_owned(), by: Unit::User })
 }
 
-/// `{percent, group, by}`; surveys of one group hold out the same users.
+/// `{percent, group, by}`; surveys with the same group hold out the same users.
 pub fn holdout(reader: &mut Reader<'_>) -> Holdout {
     let read = reader.object("holdout", |inner| Holdout {
         percent: inner.number("percent", 0.0..=100.0).unwrap_or(0.0),
@@ -150,7 +151,7 @@ fn by(reader: &mut Reader<'_>) -> Unit {
     }
 }
 
-/// Over so long after `schedule.start_at` users begin one after the other.
+/// `spread`: a duration, which needs `schedule.start_at`.
 pub fn spread(reader: &mut Reader<'_>, schedule: Option<&Schedule>) -> Option<Millis> {
     let spread = reader.positive_duration("spread")?;
     if schedule.is_none_or(|schedule| schedule.start_at.is_none()) {

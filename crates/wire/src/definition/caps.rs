@@ -1,5 +1,4 @@
-//! `limits` of the survey file, and `caps`, which the settings have, too: at most how many
-//! over all users.
+//! Parses `limits` of a survey definition, and `caps`, which settings have, too.
 
 use serde_json::Value;
 
@@ -7,11 +6,12 @@ use super::reader::{Code, Reader};
 use askwhen_domain::quota::cap::{Cap, CapEvent, MissingValue};
 use askwhen_domain::survey::Limits;
 
-/// Completions of one survey, and places of a cap that counts for ever.
+/// The highest `max_completed`, and the highest `max` of a cap without `within`.
 const MAX_COUNT: i64 = 1_000_000_000;
-/// Places of a cap that counts within a time: the time of each is remembered.
+/// The highest `max` of a cap with `within`: the time of each display or completion is
+/// stored.
 const MAX_COUNT_WITHIN: i64 = 100_000;
-/// Caps of one survey, or of the settings.
+/// The most caps of a survey or of the settings.
 const MAX_CAPS: usize = 8;
 
 /// `{max_completed, caps}`

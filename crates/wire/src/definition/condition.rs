@@ -1,11 +1,11 @@
-//! Conditions on properties and attributes.
+//! Parses conditions on properties and attributes.
 
 use serde_json::Value;
 
 use super::reader::{Code, Reader};
 use askwhen_domain::survey::filter::{self, Condition, Op};
 
-/// Conditions in one list at most.
+/// The most conditions in one list.
 pub const MAX_CONDITIONS: usize = 50;
 
 /// `where: [{property, op, value}]`
@@ -13,7 +13,7 @@ pub fn conditions(reader: &mut Reader<'_>) -> Vec<Condition> {
     reader.objects("where", MAX_CONDITIONS, |inner| condition(inner, "property"))
 }
 
-/// `{property, op, value}`, whatever the first of them is called.
+/// `{property, op, value}`; `name` is what the first member is called here.
 pub fn condition(reader: &mut Reader<'_>, name: &str) -> Condition {
     let property = reader.required_id(name).unwrap_or_default();
     if reader.raw("op").is_none() {

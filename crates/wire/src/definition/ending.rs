@@ -1,4 +1,4 @@
-//! `endings` of the survey file: where paths may end in place of `end`.
+//! Parses `endings` of a survey definition.
 
 use super::question::MAX_TEXT_BYTES;
 use super::reader::{Code, Reader};
@@ -28,7 +28,7 @@ pub fn endings(reader: &mut Reader<'_>) -> Vec<Ending> {
     endings
 }
 
-/// `goto` tells questions and endings apart by their ids.
+/// Checks that no ending has the id of a question, because `goto` may name either.
 pub fn check_ids(reader: &mut Reader<'_>, endings: &[Ending], questions: &[Question]) {
     for (i, ending) in endings.iter().enumerate() {
         if !ending.ending_id.is_empty() && questions.iter().any(|question| question.question_id == ending.ending_id) {
@@ -38,7 +38,7 @@ pub fn check_ids(reader: &mut Reader<'_>, endings: &[Ending], questions: &[Quest
     }
 }
 
-/// A page of the web, which the user opens by hand.
+/// An `http:` or `https:` URL.
 pub fn link(reader: &mut Reader<'_>) -> Option<String> {
     let link = reader.text("link", MAX_LINK_BYTES)?;
     if !address::is_page(&link) {

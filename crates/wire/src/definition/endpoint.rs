@@ -1,4 +1,4 @@
-//! The endpoint file (contract §4) and its retry policy (design §7).
+//! Parses an endpoint definition and its retry policy.
 
 use ipnet::IpNet;
 use serde_json::{Map, Value, json};
@@ -16,21 +16,21 @@ use askwhen_domain::webhook::endpoint::{
 use askwhen_domain::webhook::rate::Rate;
 use askwhen_domain::webhook::retry::{Intervals, Policy, Success};
 
-/// Whether targets are judged by this process's rules, or were already.
+/// Whether the target address has to be checked.
 #[derive(Debug, Clone, Copy)]
 pub enum Target<'a> {
     Check(&'a [IpNet]),
-    /// The body comes from the journal; its target was checked when it came in.
+    /// Not for a definition from the journal, which was checked before.
     Trusted,
 }
 
-/// Where the secret of a PUT comes from.
+/// Where the secret of a definition comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SecretSource {
-    /// Left out: the old one stays, or one is made.
+    /// Missing: the stored secret stays, or one is created.
     Keep,
     Literal(String),
-    /// `{env: NAME}` or `{file: PATH}`, which only the command line can look up.
+    /// `{env: NAME}` or `{file: PATH}`, which only the command line can resolve.
     NotOwned,
 }
 
@@ -38,13 +38,13 @@ pub enum SecretSource {
 pub struct EndpointBody {
     pub endpoint: Endpoint,
     pub secret: SecretSource,
-    /// Of the client's certificate.
+    /// The private key of the client certificate.
     pub client_key: SecretSource,
 }
 
 const MAX_PEM_BYTES: usize = 64 << 10;
 
-/// Names that the signature, the transport or the profile owns.
+/// Headers that the signature, the transport or the profile sets.
 const RESERVED_HEADERS: [&str; 14] = [
     "host",
     "content-length",
@@ -103,7 +103,7 @@ pub fn read(reader: &mut Reader<'_>, wanted_id: Option<&str>, target: Target<'_>
     }
 }
 
-/// A member that only the registrar writes.
+/// A member that only the registrar may write.
 fn internal<T: serde::de::DeserializeOwned>(reader: &mut Reader<'_>, member: &str) -> Option<T> {
     reader.raw(member).and_then(|value| serde_json::from_value(value.clone()).ok())
 }
@@ -141,7 +141,7 @@ fn tls(reader: &mut Reader<'_>, target: Target<'_>) -> (SecretSource, Option<Tls
     }
 }
 
-/// Certificates: a text, or where the command line finds it.
+/// A PEM text, or where the command line finds it.
 fn pem<T>(
     reader: &mut Reader<'_>,
     member: &str,
@@ -181,13 +181,13 @@ fn url(reader: &mut Reader<'_>, target: Target<'_>) -> String {
     text
 }
 
-/// What signs.
+/// The signing secret.
 fn secret(reader: &mut Reader<'_>, profile: Profile, target: Target<'_>) -> (SecretSource, Option<SealedSecret>) {
     hidden(reader, "secret", target, |text| profile::check_secret(profile, text))
 }
 
-/// A literal, a place where the command line finds it, or, from the journal
-/// alone, the sealed form: from outside it would be a secret that nobody knows.
+/// A literal, a place that the command line resolves, or the sealed form. The last is only
+/// accepted from the journal, because a client could not know the secret.
 fn hidden<E: std::fmt::Display>(
     reader: &mut Reader<'_>,
     member: &str,
@@ -244,8 +244,8 @@ fn events(reader: &mut Reader<'_>, profile: Profile) -> Vec<String> {
     globs
 }
 
-/// From outside they are texts; in the journal they are sealed, or texts that
-/// version 0.1.0 took.
+/// Literals in definitions from clients; in the journal sealed values, or literals that
+/// version 0.1.0 wrote.
 fn headers(reader: &mut Reader<'_>, target: Target<'_>) -> BTreeMap<String, HeaderText> {
     let empty = Map::new();
     let given = match reader.raw("headers") {
@@ -281,8 +281,8 @@ fn headers(reader: &mut Reader<'_>, target: Target<'_>) -> BTreeMap<String, Head
     headers
 }
 
-/// `{preset: standard}`, or the full policy. What is left out of a full policy
-/// is as in the profile's preset; nothing waits longer than 24 h at a time.
+/// `{preset: standard}`, or a full policy, whose missing members come from the profile's
+/// preset. No wait exceeds 24 h.
 fn retry(reader: &mut Reader<'_>, profile: Profile) -> Policy {
     let standard_timeout = if profile == Profile::Standard { 15 * SECOND } else { 10 * SECOND };
     let preset = match profile {
@@ -356,7 +356,7 @@ fn full_policy(inner: &mut Reader<'_>, preset: &Policy) -> Policy {
     }
 }
 
-/// The longest pause that a receiver may ask for.
+/// The longest `Retry-After` that is followed.
 fn wish(inner: &mut Reader<'_>) -> Millis {
     let most = inner.duration("max").unwrap_or(DAY);
     if most > DAY {
@@ -403,7 +403,7 @@ fn delays(inner: &mut Reader<'_>) -> Vec<Millis> {
     delays
 }
 
-/// The policy in the shape in which it is read.
+/// A policy in the form that [`read`] parses.
 pub fn policy_json(policy: &Policy) -> Value {
     let span = |ms: Millis| Value::from(time::format_duration(ms));
     let mut out = match &policy.intervals {
@@ -431,7 +431,7 @@ pub fn policy_json(policy: &Policy) -> Value {
     out
 }
 
-/// An endpoint in its canonical form, which [`read`] reads back.
+/// An endpoint in canonical form, which [`read`] parses to the same.
 pub fn endpoint_json(endpoint: &Endpoint) -> Value {
     let mut out = serde_json::to_value(endpoint).expect("an endpoint serialises");
     out["retry"] = policy_json(&endpoint.retry);

@@ -1,4 +1,4 @@
-//! `frequency` of the survey file: how often, and how soon again.
+//! Parses `frequency` of a survey definition.
 
 use serde_json::Value;
 
@@ -17,7 +17,7 @@ const REPEATS: [(&str, Repeat); 4] = [
 ];
 const MAX_WAVE: i64 = 1_000_000;
 
-/// Left out: one display in the user's life.
+/// Without it: one display per user.
 pub fn frequency(reader: &mut Reader<'_>) -> Frequency {
     let standard = Frequency {
         repeat: Repeat::Once,
@@ -51,7 +51,7 @@ pub fn frequency(reader: &mut Reader<'_>) -> Frequency {
     read.unwrap_or(standard)
 }
 
-/// A duration, a stretch of the calendar, or `{wave: 2}`.
+/// A duration, a calendar unit, or `{wave: 2}`.
 fn per(reader: &mut Reader<'_>) -> Option<Per> {
     match reader.raw("per")? {
         Value::Object(_) => {
@@ -78,7 +78,7 @@ fn per(reader: &mut Reader<'_>) -> Option<Per> {
     }
 }
 
-/// A duration, where some words may stand instead that were not found.
+/// A duration; `words` are the alternatives that the error names.
 fn span_or(reader: &mut Reader<'_>, member: &str, words: &[&str]) -> Option<Millis> {
     let text = reader.text(member, 64)?;
     match time::parse_duration(&text) {

@@ -1,5 +1,5 @@
-//! Definition files that are JSON: one value, or several one after the other, with
-//! the line of every member.
+//! Parses definition files in JSON: one value or several after each other, with the line of
+//! every member.
 
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use super::yaml::{Document, Error};
 use crate::json;
 
-/// Reads every value of a file; `null` is left out, and a list is its entries.
+/// Parses every value of a file; `null` is left out, and a list counts as its entries.
 ///
 /// # Errors
-/// The first place that is not JSON, or that has one of the strict reader's flaws.
+/// The first place that is not valid JSON, or that the strict reader refuses.
 pub fn documents(text: &str) -> Result<Vec<Document>, Error> {
     let mut documents = Vec::new();
     for next in serde_json::Deserializer::from_str(text).into_iter::<&RawValue>() {
@@ -36,7 +36,7 @@ pub fn documents(text: &str) -> Result<Vec<Document>, Error> {
     Ok(documents)
 }
 
-/// A definition of a list, as `askwhen get --output json` prints it.
+/// A definition in a list, as `askwhen get --output json` prints it.
 fn entry(index: usize, value: Value, all: &BTreeMap<String, usize>) -> Document {
     let prefix = format!("/{index}");
     let own = |(pointer, line): (&String, &usize)| {
@@ -46,14 +46,13 @@ fn entry(index: usize, value: Value, all: &BTreeMap<String, usize>) -> Document 
     Document { value, lines: all.iter().filter_map(own).collect() }
 }
 
-/// The error without its place, which is printed before it.
+/// The error's message without its position.
 fn sentence(error: &serde_json::Error) -> String {
     let text = error.to_string();
     text.split(" at line ").next().unwrap_or(&text).to_owned()
 }
 
-/// Goes through text that is known to be JSON of a bounded depth, and notes on
-/// which line each member and each entry begins.
+/// Walks through valid JSON of bounded depth, and notes the line of each member and entry.
 struct Walk<'a> {
     text: &'a str,
     bytes: &'a [u8],
@@ -67,7 +66,7 @@ impl Walk<'_> {
         self.bytes.get(self.at).copied()
     }
 
-    /// Up to the next byte that is no space, comma or colon.
+    /// Skips spaces, commas and colons.
     fn skip(&mut self) {
         while let Some(byte @ (b' ' | b'\t' | b'\r' | b'\n' | b',' | b':')) = self.peek() {
             self.line += usize::from(byte == b'\n');

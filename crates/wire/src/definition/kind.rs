@@ -1,10 +1,10 @@
-//! What there is to define, and how one is named.
+//! The kinds of definitions, and how one is identified.
 
 use serde::{Deserialize, Serialize};
 
 use super::reader::{Code, Reader};
 
-/// What a definition defines; part of its key in topic `definitions`.
+/// The kind of a definition; part of its key in topic `definitions`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
@@ -12,13 +12,13 @@ pub enum Kind {
     Endpoint,
     Trigger,
     Settings,
-    /// The health of an endpoint, which the delivery reports.
+    /// The health of an endpoint, which deliveries report.
     Health,
-    /// An API key that was made at run time.
+    /// An API key created at run time.
     Key,
-    /// When a key was used last.
+    /// The last use of a key.
     KeyUse,
-    /// Work that goes on behind a request.
+    /// A job that continues after its request.
     Job,
 }
 
@@ -31,7 +31,7 @@ pub struct DefinitionRef<'a> {
 }
 
 impl Kind {
-    /// The kinds that people define.
+    /// The kinds that users define.
     pub const ALL: [(&'static str, Kind); 4] = [
         ("survey", Kind::Survey),
         ("endpoint", Kind::Endpoint),
@@ -52,7 +52,7 @@ impl Kind {
         }
     }
 
-    /// The member that names one.
+    /// The member with the id.
     pub fn id_member(self) -> &'static str {
         match self {
             Kind::Survey => "survey_id",
@@ -65,7 +65,7 @@ impl Kind {
     }
 }
 
-/// `kind` may be left out, and must be right when given.
+/// Checks `kind`, which may be missing.
 pub fn kind(reader: &mut Reader<'_>, kind: Kind) {
     if let Some(given) = reader.text("kind", 64)
         && given != kind.name()
@@ -74,15 +74,15 @@ pub fn kind(reader: &mut Reader<'_>, kind: Kind) {
     }
 }
 
-/// Takes members that are shown with a definition and cannot be set, so that a
-/// definition that was read can be sent back as it is.
+/// Accepts members that answers contain and that cannot be set, so that a definition that
+/// was read can be sent back unchanged.
 pub fn shown_only(reader: &mut Reader<'_>, members: &[&'static str]) {
     for member in members {
         reader.raw(member);
     }
 }
 
-/// The id in the body, which must equal the one in the path.
+/// The id in the body; it must equal the one in the path.
 pub fn id(reader: &mut Reader<'_>, kind: Kind, wanted: Option<&str>) -> String {
     let member = kind.id_member();
     match (reader.id(member), wanted) {
@@ -93,7 +93,7 @@ pub fn id(reader: &mut Reader<'_>, kind: Kind, wanted: Option<&str>) -> String {
         (Some(given), _) => given,
         (None, Some(wanted)) => wanted.to_owned(),
         (None, None) => {
-            // One that is wrong has been told of.
+            // An invalid one has been reported already.
             if reader.raw(member).is_none() {
                 reader.missing(member);
             }

@@ -1,6 +1,6 @@
-//! Surveys, endpoints, triggers and settings: from JSON or YAML to the domain,
-//! with every fault named by its pointer. What the domain serialises is the
-//! canonical form, which reads back here to the same definition.
+//! Parses definitions of surveys, endpoints, triggers and settings from JSON or YAML, and
+//! reports every fault by its pointer. What the domain serialises is the canonical form,
+//! which parses to the same definition.
 
 mod activation;
 mod audience;
@@ -34,10 +34,10 @@ use askwhen_domain::settings::Settings;
 use askwhen_domain::survey::Survey;
 use reader::Reader;
 
-/// The id under which a project's settings are kept.
+/// The id of a project's settings.
 pub const SETTINGS_ID: &str = "settings";
 
-/// Where a trigger's name comes from.
+/// Who sends a trigger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TriggerKind {
@@ -46,7 +46,7 @@ pub enum TriggerKind {
     Custom,
 }
 
-/// A name that events or frontend triggers go by.
+/// The name of an event or a frontend trigger.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trigger {
     pub trigger_id: String,
@@ -55,8 +55,7 @@ pub struct Trigger {
     pub first_seen_at: String,
 }
 
-/// The documents of a file: JSON where its name says so, or where it begins as an
-/// object and is one; else YAML.
+/// The documents of a file: JSON if its name says so or it is a JSON object, else YAML.
 ///
 /// # Errors
 /// The first place that is neither.
@@ -66,35 +65,41 @@ pub fn documents(text: &str, is_json: bool) -> Result<Vec<yaml::Document>, yaml:
         return json_file::documents(text);
     }
     let begins_as_json = text.trim_start().starts_with(['{', '[']);
-    // What is no JSON may be a mapping in braces, which YAML has as well.
+    // If it is not JSON, it may be a YAML mapping in braces.
     let read = begins_as_json.then(|| json_file::documents(text).ok()).flatten();
     read.map_or_else(|| yaml::documents(text), Ok)
 }
 
+/// Parses a survey; `id` is the one in the path.
+///
 /// # Errors
-/// Every fault found, in the order of the body.
+/// All faults, in the order of the body.
 pub fn survey(body: &Value, id: Option<&str>) -> Result<Survey, Vec<Fault>> {
     finish(body, |reader| survey::read(reader, id))
 }
 
+/// Parses an endpoint; `id` is the one in the path.
+///
 /// # Errors
-/// Every fault found, in the order of the body.
+/// All faults, in the order of the body.
 pub fn endpoint(body: &Value, id: Option<&str>, target: endpoint::Target<'_>) -> Result<EndpointBody, Vec<Fault>> {
     finish(body, |reader| endpoint::read(reader, id, target))
 }
 
 pub use endpoint::Target;
 
+/// Parses settings.
+///
 /// # Errors
-/// Every fault found, in the order of the body.
+/// All faults, in the order of the body.
 pub fn settings(body: &Value) -> Result<Settings, Vec<Fault>> {
     finish(body, settings::read)
 }
 
-/// `POST /v1/triggers`
+/// Parses the body of `POST /v1/triggers`.
 ///
 /// # Errors
-/// Every fault found, in the order of the body.
+/// All faults, in the order of the body.
 pub fn trigger(body: &Value, first_seen_at: String) -> Result<Trigger, Vec<Fault>> {
     finish(body, |reader| {
         let name = reader.required_text("name", 256).unwrap_or_default();

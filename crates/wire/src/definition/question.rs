@@ -1,4 +1,5 @@
-//! The questions of a survey file, and the rules that lead from one to another.
+//! Parses the questions of a survey definition, and the rules that lead from one to
+//! another.
 
 use serde_json::Value;
 
@@ -33,7 +34,7 @@ pub fn questions(reader: &mut Reader<'_>, endings: &[Ending]) -> Vec<Question> {
     questions
 }
 
-/// Jumps go forward only, so that every path ends.
+/// Checks that jumps go forward only, so that every path ends.
 fn check_targets(reader: &mut Reader<'_>, questions: &[Question], endings: &[Ending]) {
     let is_end = |goto: &str| goto == END || endings.iter().any(|ending| ending.ending_id == goto);
     for (at, question) in questions.iter().enumerate() {
@@ -156,7 +157,7 @@ fn condition(when: &mut Reader<'_>, question: &Question) -> AnswerCondition {
     }
     let op = when.choice("op", &Op::ALL);
     let value = when.raw("value").cloned().unwrap_or(Value::Null);
-    // With a fault it is still a condition: other rules may fit.
+    // A placeholder after a fault, so that the other rules are checked, too.
     let Some(op) = op else { return AnswerCondition::new(Op::Exists, Value::Null) };
     if value.is_null() && !op.is_unary() {
         when.missing("value");
@@ -168,7 +169,7 @@ fn condition(when: &mut Reader<'_>, question: &Question) -> AnswerCondition {
     AnswerCondition::new(op, value)
 }
 
-/// Whether a condition can hold, or fail, on an answer of the question's type.
+/// Whether answers to the question can both meet and fail the condition.
 ///
 /// # Errors
 /// The member at fault, and what would apply.

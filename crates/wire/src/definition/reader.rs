@@ -1,5 +1,5 @@
-//! Reads the members of an object one by one and collects every fault, instead
-//! of stopping at the first: a person mends a file once, not ten times.
+//! Reads the members of an object one by one and collects all faults, so that a person can
+//! correct a definition at once.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 use askwhen_domain::id;
 use askwhen_domain::time::{self, Millis};
 
-/// The contract's codes of a field at fault.
+/// The error code of a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Code {
@@ -42,22 +42,22 @@ impl Code {
     }
 }
 
-/// One thing wrong with a body. The detail never repeats the input's values.
+/// A fault of a body. The detail never contains values of the input.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Fault {
     pub code: Code,
-    /// JSON pointer (RFC 6901) to the member at fault.
+    /// JSON pointer (RFC 6901) to the member.
     pub pointer: String,
     pub detail: String,
 }
 
-/// Faults reported at once; the rest come when these are mended.
+/// The most faults reported at once.
 pub const MAX_FAULTS: usize = 50;
-/// Longest name that is compared with the known ones, or repeated.
+/// The longest name that is compared with known names, or repeated in a message, in bytes.
 const MAX_NAME_BYTES: usize = 64;
 
 impl Fault {
-    /// A member that is not known, with the nearest that is.
+    /// The fault of an unknown member, with the nearest known name.
     pub fn unknown<'k>(parent: &str, name: &str, known: impl Iterator<Item = &'k str>) -> Fault {
         if name.len() > MAX_NAME_BYTES {
             let detail = "it has a member that does not exist here".into();
@@ -77,7 +77,7 @@ impl Fault {
     }
 }
 
-/// What other products, and people in a hurry, call what we call the first of each.
+/// Members, each with names that other products use for it.
 const ALIASES: [(&str, &[&str]); 27] = [
     ("event_name", &["event", "name", "eventname", "eventtype", "type", "action"]),
     ("event", &["eventname", "trigger", "name"]),
@@ -108,10 +108,11 @@ const ALIASES: [(&str, &[&str]); 27] = [
     ("session_id", &["session", "sessionid", "visitid"]),
 ];
 
-/// The members of a context: they are often sent beside it.
+/// The members of a context, which are often sent beside it by mistake.
 const CONTEXT: [&str; 4] = ["platform", "locale", "app_version", "session_id"];
 
-/// The known name that is meant: spelled in another style, or called so elsewhere.
+/// The known name that is meant: in another spelling style, or under another product's
+/// name.
 fn meant<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     let plain =
         |name: &str| -> String { name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect() };
@@ -124,7 +125,7 @@ fn meant<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     same.or_else(alias).copied()
 }
 
-/// The known name that is meant, or one that is a slip of a few letters away.
+/// The known name that is meant, or that differs in a few letters.
 pub fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     let near = || {
         let distances = known.iter().map(|known| (strsim::damerau_levenshtein(known, name), *known));
@@ -141,7 +142,7 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// `None`, and a fault, when the body is no object.
+    /// A reader of the body; `None`, with a fault, when it is not an object.
     pub fn root(body: &'a Value, faults: &'a mut Vec<Fault>) -> Option<Reader<'a>> {
         Reader::at(body, String::new(), faults)
     }
@@ -169,7 +170,8 @@ impl<'a> Reader<'a> {
         format!("{}/{}", self.pointer, member.replace('~', "~0").replace('/', "~1"))
     }
 
-    /// Members that were not read are faults, with the nearest known name.
+    /// Ends the reading: members that were not read are faults, each with the nearest known
+    /// name.
     pub fn close(self) {
         for name in self.members.keys() {
             if self.asked.contains(name) {
@@ -182,7 +184,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The member's value; null is the same as left out.
+    /// The value of a member; `null` counts as missing.
     pub fn raw(&mut self, member: &str) -> Option<&'a Value> {
         self.asked.insert(member.to_owned());
         self.members.get(member).filter(|value| !value.is_null())
@@ -294,7 +296,7 @@ impl<'a> Reader<'a> {
         None
     }
 
-    /// A list of ids; left out: empty.
+    /// A list of ids; empty when it is missing.
     pub fn ids(&mut self, member: &str, max: usize) -> Vec<String> {
         let list = self.list(member, max);
         let mut ids = Vec::new();
@@ -337,7 +339,7 @@ impl<'a> Reader<'a> {
         all
     }
 
-    /// Reads a member that is an object, if it is there.
+    /// Reads a member that is an object, if it exists.
     pub fn object<T>(&mut self, member: &str, read: impl FnOnce(&mut Reader<'_>) -> T) -> Option<T> {
         let value = self.raw(member)?;
         let pointer = self.pointer_to(member);
@@ -347,12 +349,12 @@ impl<'a> Reader<'a> {
         Some(read)
     }
 
-    /// The names of the members that are there, for an object whose names are the file's own.
+    /// The names of all members, for an object with names of the file's own.
     pub fn names(&self) -> Vec<String> {
         self.members.iter().filter(|(_, value)| !value.is_null()).map(|(name, _)| name.clone()).collect()
     }
 
-    /// Adds a fault found elsewhere, below this object.
+    /// Adds a fault below this object.
     pub fn fault_at(&mut self, code: Code, path: &str, detail: impl Into<String>) {
         let pointer = format!("{}/{path}", self.pointer);
         self.faults.push(Fault { code, pointer, detail: detail.into() });

@@ -1,4 +1,4 @@
-//! `kind: settings`: what holds for all surveys of a project.
+//! Parses `kind: settings`, which apply to all surveys of a project.
 
 use super::kind::{Kind, kind};
 use super::reader::{Code, Fault, Reader};
@@ -8,7 +8,7 @@ use askwhen_domain::settings::Settings;
 use askwhen_domain::survey::Survey;
 use askwhen_domain::time::{self, Millis};
 
-/// What is left out has its default.
+/// Missing members have their defaults.
 pub fn read(reader: &mut Reader<'_>) -> Settings {
     kind(reader, Kind::Settings);
     let standard = Settings::default();
@@ -37,8 +37,7 @@ fn bounded(reader: &mut Reader<'_>, member: &str, most: Millis) -> Option<Millis
     Some(span)
 }
 
-/// Whether a survey's windows are open for longer than the settings of its project
-/// allow.
+/// Checks a survey's `expires_after` against the settings of its project.
 ///
 /// # Errors
 /// The fault.

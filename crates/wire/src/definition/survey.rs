@@ -1,4 +1,4 @@
-//! The survey file (contract §4).
+//! Parses a survey definition.
 
 use super::condition::{MAX_CONDITIONS, conditions};
 use super::kind::{Kind, id, kind, shown_only};
@@ -10,7 +10,7 @@ use askwhen_domain::survey::targeting::EVERY_SURVEY;
 use askwhen_domain::survey::{OnRepeat, SettingsTargeting, ShowOn, Status, Survey, VersionRange};
 use askwhen_domain::time::{self, DAY};
 
-/// Tags of one survey at most.
+/// The most tags of a survey.
 const MAX_TAGS: usize = 32;
 
 pub fn read(reader: &mut Reader<'_>, wanted_id: Option<&str>) -> Survey {
@@ -97,7 +97,7 @@ fn trigger(inner: &mut Reader<'_>) -> String {
     trigger
 }
 
-/// Each once, in their order.
+/// Sorted and without repetitions.
 fn tags(reader: &mut Reader<'_>) -> Vec<String> {
     let mut tags = reader.ids("tags", MAX_TAGS);
     if tags.iter().any(|tag| tag == EVERY_SURVEY) {
@@ -125,7 +125,7 @@ fn expires_after(reader: &mut Reader<'_>, activated: bool) -> Option<time::Milli
     Some(span)
 }
 
-/// Answers are known for at least as long as an offer may be answered by default.
+/// At least the default time in which an offer can be answered.
 fn retention(reader: &mut Reader<'_>) -> Option<time::Millis> {
     let span = reader.duration("retention")?;
     if span < DAY {

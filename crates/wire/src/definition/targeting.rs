@@ -1,4 +1,4 @@
-//! The rules of the survey file: whom it is for.
+//! Parses the targeting rules of a survey definition.
 
 use super::condition::{condition, conditions};
 use super::reader::{Code, Reader};
@@ -9,12 +9,12 @@ use askwhen_domain::survey::targeting::{
 use askwhen_domain::user::distinct::Distinct;
 use askwhen_domain::user::{MAX_EVENTS, MAX_TIMES};
 
-/// Rules within rules, and rules side by side.
+/// The deepest nesting of rules.
 const MAX_DEPTH: usize = 8;
 const MAX_RULES: usize = 50;
 const FORMS: [&str; 7] = ["all", "any", "not", "attribute", "survey", "tag", "event"];
 
-/// `None` when nothing is asked for.
+/// `None` when there is no rule.
 pub fn targeting(reader: &mut Reader<'_>) -> Option<Rule> {
     if reader.raw("targeting").is_some_and(|value| value.as_object().is_some_and(serde_json::Map::is_empty)) {
         return None;
@@ -82,10 +82,10 @@ fn history(reader: &mut Reader<'_>, form: &str) -> Option<Rule> {
     Some(Rule::History(History { of, did, within: reader.positive_duration("within"), times }))
 }
 
-/// `at_least`, `at_most`, `distinct`, of at most so many that are remembered.
+/// `at_least`, `at_most`, `distinct`; `remembered` is how many can be counted.
 fn counted(reader: &mut Reader<'_>, remembered: i64) -> Counted {
     let at_least = reader.integer("at_least", 0..=remembered).map(|n| n as u32);
-    // Of more than are remembered nobody knows how many there were.
+    // Beyond the remembered number the count is unknown.
     let at_most = reader.integer("at_most", 0..=remembered - 1).map(|n| n as u32);
     let distinct = reader.choice("distinct", &Distinct::ALL);
     let counted = Counted { at_least: at_least.unwrap_or(1), at_most, distinct };

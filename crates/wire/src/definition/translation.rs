@@ -1,4 +1,5 @@
-//! `locale` and `translations` of the survey file, and what a translation leaves out.
+//! Parses `locale` and `translations` of a survey definition, and finds missing
+//! translations.
 
 use std::collections::BTreeMap;
 
@@ -134,10 +135,10 @@ fn option_texts(options: &mut Reader<'_>, question: &Question) -> BTreeMap<Strin
     texts
 }
 
-/// Missing texts of one language that a warning names.
+/// The most missing texts that a warning names.
 const MAX_NAMED: usize = 10;
 
-/// A sentence for each language that is not complete.
+/// A warning for each language that is incomplete.
 pub fn incomplete(survey: &Survey) -> Vec<String> {
     let all = survey.translations.0.iter();
     all.filter_map(|(locale, translation)| {

@@ -1,5 +1,5 @@
-//! What the widget knows of `ui`. Anything may stand there, so what it does not know is no
-//! fault: only what is probably meant for the widget and does not reach it is told.
+//! The members of `ui` that the widget reads. Other members are allowed; warnings are given
+//! only for what is probably meant for the widget and does not reach it.
 
 use serde_json::Value;
 
@@ -9,7 +9,7 @@ use askwhen_domain::time;
 
 const MAX_UI_BYTES: usize = 64 << 10;
 
-/// Any object: what the app does not know it leaves alone.
+/// Any object; apps ignore members that they do not know.
 pub fn ui(reader: &mut Reader<'_>) -> Option<Json> {
     let value = reader.raw("ui")?;
     if !value.is_object() {
@@ -23,7 +23,7 @@ pub fn ui(reader: &mut Reader<'_>) -> Option<Json> {
     Some(ui)
 }
 
-/// What the widget takes for a member.
+/// The values that the widget accepts for a member.
 enum Takes {
     OneOf(&'static [&'static str]),
     Text,
@@ -64,7 +64,7 @@ const KNOWN: &[(&str, Takes)] = &[
     ("thank_you", Takes::Object(&[("text", Takes::Text), ("close_after", Takes::DurationOrNull)])),
 ];
 
-/// A sentence for each member that the widget would read another way, or not at all.
+/// A warning for each member that the widget ignores or reads differently.
 pub fn misread(ui: &Value) -> Vec<String> {
     let mut told = Vec::new();
     look(ui, "ui", KNOWN, &mut told);

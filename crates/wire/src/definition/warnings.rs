@@ -1,4 +1,4 @@
-//! What is allowed in a survey and is probably not meant.
+//! Warnings about definitions: what is valid and probably not intended.
 
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,21 +12,20 @@ use askwhen_domain::survey::{Status, Survey};
 use askwhen_domain::time::{self, Millis};
 use askwhen_domain::webhook::endpoint::Endpoint;
 
-/// What is known beside the survey itself.
+/// What is known besides the definition itself.
 #[derive(Debug, Default)]
 pub struct Surroundings<'a> {
-    /// Names of events and triggers that were met or declared; `None` where that is not
-    /// known.
+    /// Names of known events and triggers; `None` when they are not known.
     pub names: Option<&'a [String]>,
-    /// The other surveys that there are; `None` where not all of them are known.
+    /// The other surveys; `None` when not all of them are known.
     pub surveys: Option<&'a [KnownSurvey]>,
-    /// Surveys that come with it.
+    /// Surveys that are applied together with it.
     pub beside: &'a [KnownSurvey],
-    /// The survey in its canonical form as it is in force.
+    /// The survey in force, in canonical form.
     pub before: Option<&'a Value>,
 }
 
-/// A survey as far as rules and endpoints name it.
+/// The parts of a survey that rules and endpoints may refer to.
 #[derive(Debug, Clone)]
 pub struct KnownSurvey {
     pub survey_id: String,
@@ -37,7 +36,7 @@ pub struct KnownSurvey {
 }
 
 impl KnownSurvey {
-    /// Of a definition in its canonical form.
+    /// From a definition in canonical form.
     pub fn of(body: &Value) -> KnownSurvey {
         let text = |value: &Value| value.as_str().map(str::to_owned);
         let questions = body["questions"].as_array().into_iter().flatten();
@@ -67,7 +66,7 @@ impl<'a> Surroundings<'a> {
     }
 }
 
-/// A sentence for each thing that is probably not meant.
+/// All warnings about a survey.
 pub fn warnings(survey: &Survey, now: Millis, beside: &Surroundings<'_>) -> Vec<String> {
     let mut all = Vec::new();
     if survey.status == Status::Draft {
@@ -100,7 +99,7 @@ pub fn warnings(survey: &Survey, now: Millis, beside: &Surroundings<'_>) -> Vec<
     all.extend(translation::incomplete(survey));
     all.extend(unfilled(survey));
     all.extend(unused_endings(survey));
-    // What is in force under its own id is what it replaces.
+    // The survey in force under its own id is the one that it replaces.
     all.extend(unknown_subjects(&survey.targeting, Some(&KnownSurvey::from(survey)), beside));
     all.extend(newly_counted(survey, beside.before));
     all.extend(newly_capped(survey, beside.before));
@@ -108,7 +107,7 @@ pub fn warnings(survey: &Survey, now: Millis, beside: &Surroundings<'_>) -> Vec<
     all
 }
 
-/// Placeholders for which only their default is ever shown, and what looks like one.
+/// Placeholders that only ever show their default, and texts that look like placeholders.
 fn unfilled(survey: &Survey) -> Vec<String> {
     let mut told = Vec::new();
     let is_armed = survey.activate.is_some();
@@ -151,8 +150,7 @@ fn unused_endings(survey: &Survey) -> Vec<String> {
     unused.map(|ending| format!("no rule leads to the ending {}", ending.ending_id)).collect()
 }
 
-/// What rules name and what does not exist: surveys, tags, and questions; and answers that
-/// are never known.
+/// Surveys, tags and questions in rules that do not exist, and answers that are never kept.
 fn unknown_subjects<'r>(
     rules: impl IntoIterator<Item = &'r Rule>,
     own: Option<&KnownSurvey>,
@@ -189,7 +187,7 @@ fn unknown_survey(by: &str, survey_id: &str, known: &[&KnownSurvey], beside: &Su
     is_unknown.then(|| format!("{by} names the survey {survey_id}, which does not exist{}", meant(survey_id, &ids)))
 }
 
-/// A question that a survey does not have, or a survey that does not exist.
+/// A question that its survey does not have, or a survey that does not exist.
 fn unknown_answer(
     by: &str,
     survey_id: &str,
@@ -212,7 +210,7 @@ fn meant(name: &str, names: &[String]) -> String {
     nearest(name, names).map(|near| format!("; did you mean {near}?")).unwrap_or_default()
 }
 
-/// A sentence for each thing in an endpoint that is probably not meant.
+/// All warnings about an endpoint.
 pub fn endpoint_warnings(endpoint: &Endpoint, beside: &Surroundings<'_>) -> Vec<String> {
     let known: Vec<&KnownSurvey> = beside.known().collect();
     let told: BTreeSet<String> = endpoint
@@ -223,7 +221,7 @@ pub fn endpoint_warnings(endpoint: &Endpoint, beside: &Surroundings<'_>) -> Vec<
     told.into_iter().collect()
 }
 
-/// A sentence for each thing in settings that is probably not meant.
+/// All warnings about settings.
 pub fn settings_warnings(settings: &Settings, beside: &Surroundings<'_>) -> Vec<String> {
     unknown_subjects(&settings.targeting, None, beside)
 }
@@ -251,18 +249,18 @@ fn newly_capped(survey: &Survey, before: Option<&Value>) -> Option<String> {
     (new > 0).then(|| format!("{new} of limits.caps count from now on: offers from before are not counted"))
 }
 
-/// Another spelling of the same name, or a slip of a few letters.
+/// A name in another spelling, or one that differs in a few letters.
 fn nearest<'k>(name: &str, names: &'k [String]) -> Option<&'k str> {
     let plain =
         |text: &str| -> String { text.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect() };
     let bare = plain(name);
     let distances = names.iter().map(|known| (strsim::damerau_levenshtein(&plain(known), &bare), known.as_str()));
-    // One letter in a short name may be a slip, too.
+    // In short names a single letter may be wrong, too.
     let most = |known: &str| (known.len() / 4).max(usize::from(known.len() > 2));
     distances.min().filter(|(distance, known)| *distance <= most(known)).map(|(_, known)| known)
 }
 
-/// Questions that have another type than under the same id before.
+/// Questions whose type was another one before.
 fn changed_types(survey: &Survey, before: &Value) -> Vec<String> {
     if before["status"] == "draft" {
         return Vec::new();

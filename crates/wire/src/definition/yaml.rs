@@ -1,5 +1,5 @@
-//! Definition files: YAML 1.2 (core schema) or JSON, one or many documents,
-//! with the line of every member, so that a fault is told by file and line.
+//! Parses definition files in YAML 1.2 (core schema) or JSON, with one or several documents
+//! and the line of every member, so that faults can name file and line.
 
 use saphyr::{Marker, Scalar, ScalarStyle, ScanError};
 use saphyr_parser::{Event, Parser};
@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 const MAX_DEPTH: usize = 64;
 
-/// A document as JSON, and the line (from 1) on which each pointer stands.
+/// A document as JSON, with the line (from 1) of each pointer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Document {
     pub value: Value,
@@ -17,7 +17,7 @@ pub struct Document {
 }
 
 impl Document {
-    /// The line of a pointer, or of the nearest member above it.
+    /// The line of a pointer, or of the nearest pointer above it.
     pub fn line(&self, pointer: &str) -> usize {
         let mut pointer = pointer;
         loop {
@@ -50,7 +50,7 @@ enum Open {
     Map(Map<String, Value>, Option<String>),
 }
 
-/// Values behind anchors, and how much aliases may still make of them.
+/// Values of anchors, and how many values their aliases may still expand to.
 #[derive(Default)]
 struct Anchors {
     values: BTreeMap<usize, Value>,
@@ -58,7 +58,7 @@ struct Anchors {
     bytes: usize,
 }
 
-/// What all aliases of a file may expand to.
+/// The most values that all aliases of a file may expand to.
 const MAX_ALIASED_NODES: usize = 10_000;
 const MAX_ALIASED_BYTES: usize = 1 << 20;
 
@@ -80,7 +80,7 @@ impl Anchors {
     }
 }
 
-/// How many values a value holds, itself included, and the bytes of its texts.
+/// The number of values in a value, itself included, and the bytes of their texts.
 fn size(value: &Value) -> (usize, usize) {
     let sum = |(nodes, bytes): (usize, usize), value: &Value| {
         let (more_nodes, more_bytes) = size(value);
@@ -96,15 +96,15 @@ fn size(value: &Value) -> (usize, usize) {
     }
 }
 
-/// What the parser says of a tab between a colon and a letter, which YAML allows.
+/// The parser's message about a tab after a colon, which YAML allows.
 const REFUSES_TAB: &str = "':' must be followed by a valid YAML whitespace";
 const MAX_TABS: usize = 1_000;
 
-/// Reads every document of a file; empty ones are left out.
+/// Parses every document of a file; empty ones are left out.
 ///
 /// # Errors
-/// The first place that is not YAML, or that uses tags, a key that is no string, or
-/// the same key twice.
+/// The first place that is not YAML, or that has a tag, a key that is not a string, or a
+/// repeated key.
 pub fn documents(text: &str) -> Result<Vec<Document>, Error> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut mended = text.to_owned();
@@ -120,7 +120,7 @@ pub fn documents(text: &str) -> Result<Vec<Document>, Error> {
 
 enum Unread {
     Wrong(Error),
-    /// A tab at this byte that could be a space.
+    /// A tab, at this byte, that could be a space.
     Tab(usize),
 }
 
@@ -130,7 +130,7 @@ impl From<Error> for Unread {
     }
 }
 
-/// The tab before a place that the parser refuses for it.
+/// The tab because of which the parser refuses a place.
 fn refused_tab(text: &str, error: &ScanError) -> Option<usize> {
     if error.info() != REFUSES_TAB {
         return None;
@@ -156,11 +156,11 @@ type Detail = Cow<'static, str>;
 const NOT_A_KEY: Detail = Cow::Borrowed("a key must be a string");
 const TOO_DEEP: Detail = Cow::Borrowed("nested more than 64 deep");
 
-/// What has been read so far.
+/// The state of parsing.
 #[derive(Default)]
 struct Reading {
     documents: Vec<Document>,
-    /// The lists and maps around the place, with the anchor of each.
+    /// The lists and maps around the current place, each with its anchor.
     stack: Vec<(Open, usize)>,
     anchors: Anchors,
     lines: BTreeMap<String, usize>,
@@ -168,10 +168,10 @@ struct Reading {
 }
 
 impl Reading {
-    /// Takes one event of the parser.
+    /// Handles one event of the parser.
     ///
     /// # Errors
-    /// Why it cannot be taken.
+    /// Why it is refused.
     fn take(&mut self, event: Event<'_>, start: Marker) -> Result<(), Detail> {
         match event {
             Event::Scalar(_, _, _, ref tag) | Event::SequenceStart(_, ref tag) | Event::MappingStart(_, ref tag)
@@ -218,7 +218,8 @@ impl Reading {
             if members.contains_key(&key) {
                 return Err(format!("the key {key} stands here twice").into());
             }
-            // A member's line is its key's, also when the value stands below.
+            // The line of a member is that of its key, also when its value is on a later
+            // line.
             let mut place = self.path.clone();
             place.push(key.clone());
             note(&mut self.lines, &place, start);
@@ -246,7 +247,7 @@ impl Reading {
         Ok(())
     }
 
-    /// Puts a whole value where it belongs.
+    /// Adds a complete value to its list or map.
     fn put(&mut self, done: Value) {
         match self.stack.last_mut() {
             None => {
@@ -276,8 +277,7 @@ fn depth(value: &Value) -> usize {
     }
 }
 
-/// `<<: *defaults`, as most files with anchors have it: members that do not stand
-/// beside it are taken from there.
+/// Applies `<<: *defaults`: adds the members that are not there already.
 fn merged(mut members: Map<String, Value>) -> Map<String, Value> {
     let is_merge = |value: &Value| match value {
         Value::Array(list) => list.iter().all(Value::is_object),
@@ -300,7 +300,7 @@ fn merged(mut members: Map<String, Value>) -> Map<String, Value> {
     members
 }
 
-/// Steps into the member or entry that begins.
+/// Steps into the next member or entry.
 fn enter(stack: &[(Open, usize)], path: &mut Vec<String>) {
     match stack.last() {
         Some((Open::List(list), _)) => path.push(list.len().to_string()),
@@ -317,7 +317,8 @@ fn note(lines: &mut BTreeMap<String, usize>, path: &[String], at: Marker) {
     lines.entry(pointer(path)).or_insert(at.line());
 }
 
-/// YAML 1.2 core schema; numbers keep their digits where JSON can spell them.
+/// A scalar by the YAML 1.2 core schema; numbers keep their digits where JSON can spell
+/// them.
 fn scalar(text: &str, style: ScalarStyle) -> Option<Value> {
     Some(match Scalar::parse_from_cow_and_metadata(text.into(), style, None)? {
         Scalar::Null => Value::Null,

@@ -1,5 +1,5 @@
-//! The shapes of a webhook (contract §5): a canonical message and an
-//! endpoint's profile give the exact bytes of the body and the headers.
+//! Profiles: from a canonical message and an endpoint they make the exact bytes of a
+//! webhook's body and headers.
 
 pub mod blitzllama;
 mod javascript;
@@ -17,16 +17,16 @@ pub use sign::{
 use askwhen_domain::webhook::endpoint::{Endpoint, EventType, Profile};
 use askwhen_domain::webhook::message::Delivery;
 
-/// The headers of every request, beside those of its profile and its endpoint. An endpoint may
-/// name its own user agent.
+/// The headers of every request, in addition to those of its profile and its endpoint,
+/// which may override the user agent.
 pub const REQUEST_HEADERS: [(&str, &str); 3] = [
     ("content-type", "application/json"),
     ("accept-encoding", "identity"),
     ("user-agent", concat!("askwhen/", env!("CARGO_PKG_VERSION"))),
 ];
 
-/// The body of a delivery for this endpoint. `console_url` is where people reach the
-/// console, without a slash at its end; empty where nobody knows it.
+/// The body of a delivery. `console_url` has no slash at its end; it is empty when it is
+/// not known.
 pub fn body(delivery: &Delivery, endpoint: &Endpoint, console_url: &str) -> Vec<u8> {
     let message = &delivery.message;
     if message.kind == EventType::Test && endpoint.profile == Profile::Standard {

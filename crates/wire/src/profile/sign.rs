@@ -1,4 +1,4 @@
-//! Signatures and the headers of an attempt.
+//! Signs attempts, and makes the headers of their profile.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,8 +10,7 @@ use subtle::ConstantTimeEq as _;
 use crate::error::Class;
 use askwhen_domain::webhook::endpoint::Profile;
 
-/// The secrets that sign: the current one, and during rotations those before,
-/// newest first.
+/// The signing secrets: the current one and, during rotations, earlier ones, newest first.
 #[derive(Clone)]
 pub struct Keys {
     pub current: String,
@@ -28,8 +27,7 @@ impl std::fmt::Debug for Keys {
 #[error("the endpoint's secret is not of the form that its profile needs")]
 pub struct SignError;
 
-/// What a profile wants of a secret, said so that it can stand behind the name of
-/// the member that holds it.
+/// What a profile expects of a secret, worded to follow the name of its member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SecretError {
     #[error("must be a text that the receiver has, too: this profile knows no key pairs")]
@@ -49,15 +47,14 @@ impl SecretError {
         }
     }
 
-    /// The definition or the request that holds it is turned away.
+    /// The class: the definition or request is refused.
     pub fn class(self) -> Class {
         Class::Reject
     }
 }
 
-/// A key of Standard Webhooks: `whsec_` and the base64 of 24 to 64 bytes for
-/// HMAC, or `whsk_` and the base64 of an ed25519 seed, with or without the
-/// public key behind it.
+/// A key of Standard Webhooks: `whsec_` and the base64 of 24 to 64 bytes for HMAC, or
+/// `whsk_` and the base64 of an ed25519 seed, with or without the public key after it.
 enum Key {
     Symmetric(Vec<u8>),
     Asymmetric(Box<SigningKey>),
@@ -86,10 +83,10 @@ impl Key {
     }
 }
 
-/// Whether a literal secret suits its profile.
+/// Checks that a literal secret suits its profile.
 ///
 /// # Errors
-/// What the profile wants.
+/// What the profile expects.
 pub fn check_secret(profile: Profile, secret: &str) -> Result<(), SecretError> {
     match profile {
         Profile::Blitzllama if Key::parse(secret).is_some_and(|key| matches!(key, Key::Asymmetric(_))) => {
@@ -101,7 +98,7 @@ pub fn check_secret(profile: Profile, secret: &str) -> Result<(), SecretError> {
     }
 }
 
-/// What receivers verify with, of a secret that signs with ed25519.
+/// The public key of a secret that signs with ed25519.
 pub fn public_key(secret: &str) -> Option<String> {
     match Key::parse(secret)? {
         Key::Asymmetric(key) => Some(format!("whpk_{}", STANDARD.encode(key.verifying_key().to_bytes()))),
@@ -109,7 +106,7 @@ pub fn public_key(secret: &str) -> Option<String> {
     }
 }
 
-/// A fresh secret for a profile, from 32 random bytes.
+/// A new secret for a profile, from 32 random bytes.
 pub fn new_secret(profile: Profile, random: &[u8; 32]) -> String {
     match profile {
         Profile::Blitzllama => hex::encode(random),
@@ -117,19 +114,19 @@ pub fn new_secret(profile: Profile, random: &[u8; 32]) -> String {
     }
 }
 
-/// What an attempt's headers say of it.
+/// What the headers of an attempt contain.
 #[derive(Debug, Clone, Copy)]
 pub struct WebhookAttempt<'a> {
     pub message_id: &'a str,
     pub attempt: u32,
-    /// The real second in which it is made.
+    /// The wall time of the attempt in seconds since the epoch.
     pub timestamp: i64,
 }
 
-/// All headers that the profile gives an attempt.
+/// All headers that the profile adds to an attempt.
 ///
 /// # Errors
-/// When a secret is not of the profile's form.
+/// When a secret does not suit the profile.
 pub fn headers(
     profile: Profile,
     keys: &Keys,
@@ -140,7 +137,7 @@ pub fn headers(
     let mut headers = vec![("webhook-id", message_id.to_owned()), ("webhook-attempt", attempt.to_string())];
     match profile {
         Profile::Blitzllama => {
-            // There is room for one signature: the oldest secret signs until its end.
+            // There is room for one signature: the oldest secret signs until it expires.
             let key = keys.previous.last().unwrap_or(&keys.current);
             headers.push(("x-webhook-signature", hex::encode(hmac(key.as_bytes(), &[body]))));
         }
@@ -158,17 +155,17 @@ pub fn headers(
     Ok(headers)
 }
 
-/// What a receiver finds out about a request.
+/// The result of verifying a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verified {
     Yes,
-    /// Not signed with this secret, or signed for other bytes.
+    /// It was not signed with this secret, or was signed for other bytes.
     No(&'static str),
 }
 
-/// Verifies as a receiver does: with the shared secret, with a public key
-/// (`whpk_…`), or, with any other text, the hex form of `blitzllama`. `now` is
-/// in seconds; a signature is good for five minutes.
+/// Verifies a request as a receiver does: with the shared secret, with a public key
+/// (`whpk_…`), or, with any other text, in the hex form of `blitzllama`. `now` is in
+/// seconds since the epoch; a signature is valid for five minutes.
 pub fn verify<'h>(secret: &str, header: impl Fn(&str) -> Option<&'h str>, body: &[u8], now: i64) -> Verified {
     const TOLERANCE: i64 = 300;
     if let Some(given) = header("x-webhook-signature") {
@@ -200,7 +197,7 @@ pub fn verify<'h>(secret: &str, header: impl Fn(&str) -> Option<&'h str>, body: 
     }
 }
 
-/// Whether a text is a key of Standard Webhooks, whole or its public half.
+/// Whether a text is a key of Standard Webhooks or its public half.
 pub fn can_verify(secret: &str) -> bool {
     let public = secret.strip_prefix("whpk_").and_then(|text| STANDARD.decode(text).ok());
     Key::parse(secret).is_some() || public.is_some_and(|bytes| bytes.len() == 32)

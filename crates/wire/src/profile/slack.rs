@@ -31,7 +31,7 @@ pub fn body(kind: EventType, data: &Data, console_url: &str) -> Vec<u8> {
     blocks.push(json!({"type": "context", "elements": [markup(&about(kind, data, console_url))]}));
     let from = if data.is_anonymous() { String::new() } else { format!(" from {}", mrkdwn(&data.user_id)) };
     let text = format!("{}{from}", mrkdwn(&title));
-    // What a user writes opens no page that Slack would show.
+    // Slack shows no previews of links that users wrote.
     let body = json!({"text": text, "blocks": blocks, "unfurl_links": false, "unfurl_media": false});
     body.to_string().into_bytes()
 }
@@ -40,8 +40,7 @@ fn section(text: &str) -> Value {
     json!({"type": "section", "text": markup(text)})
 }
 
-/// Text in which Slack finds no links, names of channels and mentions but those that are
-/// marked as such.
+/// A text object in which nothing becomes a link, channel or mention by itself.
 fn markup(text: &str) -> Value {
     json!({"type": "mrkdwn", "text": text, "verbatim": true})
 }
@@ -55,7 +54,7 @@ fn title(data: &Data) -> String {
     }
 }
 
-/// Who answered, where, how far, and the link.
+/// The user, the trigger, the progress, and the link to the console.
 fn about(kind: EventType, data: &Data, console_url: &str) -> String {
     let mut parts = vec![if data.is_anonymous() { "anonymous".to_owned() } else { mrkdwn(&data.user_id) }];
     if data.link {
@@ -75,7 +74,7 @@ fn about(kind: EventType, data: &Data, console_url: &str) -> String {
     parts.join(" · ")
 }
 
-/// An answer as people read it.
+/// An answer for people to read.
 fn value(answer: &AnswerFact) -> String {
     let text = match text_value(answer) {
         TextValue::One(text) => text,
@@ -88,8 +87,8 @@ fn value(answer: &AnswerFact) -> String {
     }
 }
 
-/// Text in Slack's markup: nothing in it marks a channel, a person or a link. What would be
-/// too long in markup is cut.
+/// Text in Slack's markup, with its special characters escaped; cut off where it is too
+/// long.
 fn mrkdwn(text: &str) -> String {
     let (mut out, mut chars, mut whole) = (String::new(), 0, 0);
     for c in text.chars() {
@@ -117,7 +116,7 @@ fn mrkdwn(text: &str) -> String {
     out
 }
 
-/// At most so many characters; an ellipsis stands for the rest.
+/// At most `most` characters, with an ellipsis for the rest.
 fn cut(text: &str, most: usize) -> String {
     match text.char_indices().nth(most) {
         None => text.to_owned(),
@@ -125,7 +124,7 @@ fn cut(text: &str, most: usize) -> String {
     }
 }
 
-/// One part of a URL's path.
+/// A part of a URL's path.
 fn path_part(text: &str) -> String {
     let mut out = String::new();
     for byte in text.bytes() {

@@ -69,14 +69,14 @@ pub fn test(delivery: &Delivery) -> Vec<u8> {
     body.to_string().into_bytes()
 }
 
-/// A survey takes no more responses; the message tells of no user.
+/// The message that a survey takes no more responses; it concerns no user.
 pub fn closed(at: Millis, data: &Data) -> Vec<u8> {
     let told = data.trigger_properties.value();
     let body = json!({"type": EventType::Closed.name(), "timestamp": time::format_time(at), "data": told});
     body.to_string().into_bytes()
 }
 
-/// The one message that tells of no survey.
+/// The message of an erasure, the only one without a survey.
 pub fn erased(delivery: &Delivery) -> Vec<u8> {
     let at = time::format_time(delivery.message.at);
     let data = json!({"user_id": delivery.user_id, "project": delivery.project, "erased_at": at});

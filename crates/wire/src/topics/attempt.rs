@@ -1,4 +1,4 @@
-//! Topic `attempts`: how each attempt at a delivery went, and where it has ended.
+//! Topic `attempts`: the outcome of each attempt at a delivery, and its end.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -7,24 +7,24 @@ use std::collections::BTreeMap;
 use super::left_out::is_zero;
 use askwhen_domain::time::Millis;
 
-/// How an attempt went.
+/// The outcome of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     Delivered,
-    /// An answer that does not count as success.
+    /// A response whose status does not count as success.
     BadStatus,
     Timeout,
     ConnectFailed,
-    /// The target resolves to, or is, an address that is not allowed.
+    /// The target is, or resolves to, an address that is not allowed.
     BlockedTarget,
-    /// TLS could not be agreed on: a certificate that is not trusted, say.
+    /// TLS could not be established, for instance because of an untrusted certificate.
     TlsFailed,
-    /// The way out failed, not the receiver.
+    /// The proxy failed, not the receiver.
     ProxyFailed,
-    /// The connection broke, or the answer was no HTTP.
+    /// The connection broke, or the response was not HTTP.
     BrokenResponse,
-    /// The endpoint is disabled or gone; nothing was sent.
+    /// Nothing was sent, because the endpoint is disabled or gone.
     NotSent,
 }
 
@@ -56,7 +56,7 @@ impl Outcome {
     }
 }
 
-/// Where a delivery has ended.
+/// How a delivery has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AttemptEnd {
@@ -75,13 +75,14 @@ impl AttemptEnd {
     }
 }
 
-/// How a request was signed. With the body that its delivery gives, and the endpoint's own
-/// headers, it is the whole request.
+/// How a request was signed. With the body of its delivery and the endpoint's own headers
+/// it is the whole request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignedRequest {
-    /// The headers of the profile, by their names.
+    /// The headers of the profile, by name.
     pub headers: BTreeMap<String, String>,
-    /// SHA-256 of the body in hex: tells whether the endpoint's definition still gives the same.
+    /// SHA-256 of the body in hex, to find out whether the endpoint's definition still
+    /// renders the same.
     pub body_sha256: String,
 }
 
@@ -96,7 +97,7 @@ impl SignedRequest {
     }
 }
 
-/// An attempt, or that nothing is sent any more.
+/// An attempt, or the end of a delivery.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AttemptRecord {
     pub delivery_id: String,
@@ -107,11 +108,11 @@ pub struct AttemptRecord {
     pub survey_id: Option<String>,
     /// 1 for the first; 0 when nothing was sent.
     pub attempt: u32,
-    /// Of a cancellation: how many attempts there had been.
+    /// For a cancellation: the attempts before.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub attempts_before: u32,
-    /// How many of the attempts so far failed on askwhen's own side; the retry
-    /// policy does not count them.
+    /// Attempts so far that failed by a fault of askwhen; the retry policy does not count
+    /// them.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub uncounted: u32,
     pub started_at: Millis,
@@ -119,13 +120,13 @@ pub struct AttemptRecord {
     pub http_status: Option<u16>,
     pub outcome: Outcome,
     pub error: Option<String>,
-    /// The beginning of what the receiver answered.
+    /// The first bytes of the response.
     pub response: Option<String>,
     pub first_started_at: Millis,
     pub next_due_at: Option<Millis>,
     pub ended: Option<AttemptEnd>,
     pub reason: Option<String>,
-    /// Absent where nothing was signed, and in records of earlier versions.
+    /// `None` when nothing was signed, and in records of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signed: Option<SignedRequest>,
 }

@@ -1,5 +1,5 @@
-//! Topic `decisions`: the verdict on one frontend trigger, with the reason for
-//! every survey that was considered.
+//! Topic `decisions`: the decision on a frontend trigger, with the reason for every survey
+//! that was considered.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,11 +7,11 @@ use askwhen_domain::eligibility::decision::{ActivationView, Decision, Evaluation
 use askwhen_domain::json::Json;
 use askwhen_domain::time::{self, Millis};
 
-/// A decision, and whose project it is. Reasons and gates are names: one that a
-/// later version knows is read, too.
+/// A decision, with its project. Reasons and gates are texts, so that names of later
+/// versions can be read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DecisionRecord {
-    /// Left out of the body that lists show, which stands under its project.
+    /// Omitted in the body that lists show.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub project: String,
     pub decision_id: String,
@@ -34,7 +34,7 @@ pub struct OfferedRecord {
     pub offer_id: String,
     #[serde(with = "time::rfc3339")]
     pub expires_at: Millis,
-    /// The language of the texts, where it is known.
+    /// The language of the texts; `None` when the definition does not name one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub locale: Option<String>,
     /// `ltr` or `rtl`, for a survey with a language.
@@ -42,17 +42,17 @@ pub struct OfferedRecord {
     pub dir: Option<String>,
     pub ui: Json,
     pub activation: Option<ActivationRecord>,
-    /// As the survey's definition has them, in the language that is shown.
+    /// From the survey's definition, in the language of the texts.
     pub questions: Json,
-    /// The same, where it has any.
+    /// The same; `None` when there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endings: Option<Json>,
-    /// Whether answers are told without their user.
+    /// Whether reports of the response leave the user out.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub anonymous: bool,
 }
 
-/// The event that the survey was waiting for.
+/// The event that armed the survey.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ActivationRecord {
     pub event_id: String,
@@ -62,29 +62,29 @@ pub struct ActivationRecord {
     pub properties: Json,
 }
 
-/// How one survey fared.
+/// The outcome for one survey.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EvaluationRecord {
     pub survey_id: String,
     pub pass: bool,
-    /// Which gate was shut; this and the next two are there unless it passes.
+    /// The gate that was shut; missing, as the next two members, when all were open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gate: Option<String>,
-    /// What the gate saw; `null` where there was nothing to see.
+    /// The value that the gate looked at; `null` when there is none.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub actual: Option<Json>,
-    /// When it could pass; `null` where time alone changes nothing.
+    /// When it may open; `null` when time alone changes nothing.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub until: Option<Json>,
-    /// What the app could do about it.
+    /// What the app can do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
-    /// A survey in status shadow is evaluated, and never offered.
+    /// Whether the survey is in status `shadow`: it is evaluated and never offered.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shadow: bool,
 }
 
-/// A member that is there, also as `null`.
+/// A member that is there, even if it is `null`.
 fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Json>, D::Error> {
     Json::deserialize(deserializer).map(Some)
 }

@@ -1,5 +1,4 @@
-//! Topic `definitions`: the current definition of each key; a tombstone when it is
-//! gone.
+//! Topic `definitions`: the current definition of each key, or a tombstone.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,31 +7,30 @@ use crate::internal::Defined;
 use askwhen_domain::json::Json;
 use askwhen_domain::time::{self, Millis};
 
-/// Keys of topic `definitions` that begin so say whose log it is; not a
-/// definition.
+/// Prefix of keys that identify the log; they are not definitions.
 pub const IDENTITY_KEY: &str = "log/";
 
-/// Key of topic `definitions`.
+/// The key of a definition.
 pub fn definition_key(project: &str, kind: Kind, id: &str) -> String {
     format!("{}/{project}/{id}", kind.name())
 }
 
-/// What the keys of earlier versions of surveys begin with in topic `definitions`.
+/// Prefix of the keys of versions of surveys.
 const VERSION_KEY: &str = "survey_version/";
-/// Versions of each survey that are kept beside the one in force.
+/// How many versions of each survey are kept besides the one in force.
 pub const KEPT_VERSIONS: u64 = 100;
 
-/// Key of topic `definitions` for one version of a survey.
+/// The key of a version of a survey.
 pub fn version_key(project: &str, survey_id: &str, version: u64) -> String {
     format!("{VERSION_KEY}{version:020}/{project}/{survey_id}")
 }
 
-/// Whether a key of topic `definitions` is that of a version of a survey.
+/// Whether a key is that of a version of a survey.
 pub fn is_version_key(key: &str) -> bool {
     key.starts_with(VERSION_KEY)
 }
 
-/// A definition as it is in force.
+/// The definition in force.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DefinitionRecord {
     pub kind: Kind,
@@ -41,7 +39,7 @@ pub struct DefinitionRecord {
     pub version: u64,
     pub body: Json,
     pub updated_at: String,
-    /// The name of the key that it was changed with.
+    /// The name of the API key that changed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub actor: Option<String>,
 }

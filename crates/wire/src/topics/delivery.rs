@@ -1,4 +1,4 @@
-//! Topic `deliveries`: a message for an endpoint, or a command.
+//! Topic `deliveries`: messages for endpoints, and changes of endpoints.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,30 +6,29 @@ use askwhen_domain::json::Json;
 use askwhen_domain::webhook::health::Health;
 use askwhen_domain::webhook::message::Delivery;
 
-/// What the engine tells the delivery.
+/// A record from the engine to the delivery.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DeliveryRecord {
     Deliver(Box<Delivery>),
-    /// The endpoint's definition from here on; without a body it is gone.
+    /// The endpoint's definition from here on; without a body it is removed.
     Endpoint {
         project: String,
         endpoint_id: String,
         version: u64,
         body: Option<Json>,
     },
-    /// How an endpoint fares from here on.
+    /// The endpoint's health from here on.
     Health {
         project: String,
         endpoint_id: String,
-        /// The larger, the newer.
+        /// A larger one is newer.
         seq: u64,
-        /// Which process found out.
+        /// The process that reported it.
         by: String,
         health: Health,
     },
-    /// Everything that waits of this user is cancelled, but for what tells of
-    /// an erasure.
+    /// Cancels all deliveries of a user that still wait, except messages of an erasure.
     CancelUser {
         project: String,
         user_id: String,

@@ -1,4 +1,4 @@
-//! Topic `displays`: that an offer was seen, or closed.
+//! Topic `displays`: displays and dismissals of offers.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,7 +6,7 @@ use askwhen_domain::time::{self, Millis};
 use askwhen_domain::webhook::endpoint::EventType;
 use askwhen_domain::webhook::message::OfferEvent;
 
-/// An offer that was seen or closed.
+/// A display or a dismissal of an offer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DisplayRecord {
     /// `survey.displayed` or `survey.dismissed`.

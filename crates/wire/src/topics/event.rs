@@ -1,4 +1,4 @@
-//! Topic `events`: what any producer may write to the journal.
+//! Topic `events`: records that any producer may write to the journal.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
@@ -12,29 +12,29 @@ use askwhen_domain::json::Json;
 use askwhen_domain::record::{Answers, Body, Context, GivenAnswer, Record, SingleUseLink, Target};
 use askwhen_domain::time::{self, ClientTimes, Millis};
 
-/// Largest event, in bytes of its properties.
+/// The most bytes of an event's properties.
 pub const MAX_EVENT_BYTES: usize = 32 << 10;
 pub const MAX_PROPERTIES: usize = 256;
-/// Most answers in one record or request.
+/// The most answers in one record or request.
 pub const MAX_ANSWERS: usize = 200;
 pub const DEFAULT_PROJECT: &str = "default";
 
-/// Why a record of the journal cannot be taken.
+/// Why a record of the journal is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{detail}")]
 pub struct DecodeError {
-    /// Stable; the `reason` of the reject.
+    /// A stable name; the `reason` of the reject.
     pub reason: &'static str,
     pub detail: String,
 }
 
 impl DecodeError {
-    /// The reason, which is stable.
+    /// The reason, a stable name.
     pub fn kind(&self) -> &'static str {
         self.reason
     }
 
-    /// The record alone is turned away.
+    /// The class: only the record is refused.
     pub fn class(&self) -> Class {
         Class::Reject
     }
@@ -44,13 +44,13 @@ pub(crate) fn unreadable(reason: &'static str, detail: impl Into<String>) -> Dec
     DecodeError { reason, detail: detail.into() }
 }
 
-/// A string that is borrowed wherever it has no escapes.
+/// A string that is borrowed if it has no escapes.
 #[derive(Debug, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Text<'a>(#[serde(borrow)] pub(crate) Cow<'a, str>);
 
-/// Every member that a journal record may have; others are ignored, because
-/// any producer may write here.
+/// Every member of a journal record; others are ignored, because any producer may write
+/// here.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Members<'a> {
     #[serde(rename = "type", borrow, default)]
@@ -109,7 +109,7 @@ struct ContextMembers {
     timezone: Option<String>,
 }
 
-/// The link by which answers came, if it is for single use.
+/// The single-use link by which answers were given.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct SingleUseMembers {
     link_id: String,
@@ -127,8 +127,10 @@ struct AnswerMembers {
     duration_ms: Option<u64>,
 }
 
+/// Builds a record from its members.
+///
 /// # Errors
-/// What makes it a reject.
+/// Why it becomes a reject.
 pub(crate) fn user_record(members: Members<'_>) -> Result<Record<'_>, DecodeError> {
     let kind = members.kind.as_ref().map_or("event", |text| &text.0).to_owned();
     let needed = |text: Option<Text<'_>>, name: &'static str| match text {
@@ -146,14 +148,14 @@ pub(crate) fn user_record(members: Members<'_>) -> Result<Record<'_>, DecodeErro
         received_at: moment(members.received_at, "received_at")?,
     };
     let session_id = members.context.filter(|_| kind == "event").and_then(|raw| event_session(raw.get()));
-    // Nothing else of an event's context is used.
+    // Events use only the session of their context.
     let context = members.context.filter(|_| kind == "trigger" || kind == "answers");
     let context: Option<ContextMembers> = context
         .map(|raw| serde_json::from_str(raw.get()))
         .transpose()
         .map_err(|e| unreadable("wrong_type", e.to_string()))?;
     let context = context.unwrap_or_default();
-    // An app that does not know one of them sends an empty text, or nothing.
+    // Apps send an empty text or nothing for a value that they do not know.
     let said = |text: Option<String>| text.filter(|text| !text.is_empty());
     let context = Context {
         platform: said(context.platform),
@@ -247,8 +249,8 @@ fn span(text: Option<Text<'_>>, name: &str) -> Result<Option<Millis>, DecodeErro
     Ok(span)
 }
 
-/// The `session_id` of an event's context. Clients put much into a context: what is
-/// no text is passed over.
+/// The `session_id` of an event's context. Clients put anything into a context, so values
+/// of other types are ignored.
 pub fn event_session(context: &str) -> Option<Cow<'_, str>> {
     #[derive(Deserialize)]
     struct SessionMember<'a> {
@@ -260,8 +262,8 @@ pub fn event_session(context: &str) -> Option<Cow<'_, str>> {
     id::check(&text.0).is_ok().then_some(text.0)
 }
 
-/// A time as JSON has it: a string in RFC 3339, or a number of seconds or
-/// milliseconds since 1970, as serialisers of many languages write it.
+/// A time in JSON: a string in RFC 3339, or a number of seconds or milliseconds since 1970,
+/// as serialisers of many languages write it.
 ///
 /// # Errors
 /// A sentence that says what a time looks like.
@@ -310,7 +312,7 @@ fn given(members: AnswerMembers) -> Result<GivenAnswer, DecodeError> {
     })
 }
 
-/// The same shape the other way round; what is absent is left out.
+/// The same members for writing; missing ones are omitted.
 #[derive(Serialize)]
 struct Written<'a> {
     #[serde(rename = "type")]

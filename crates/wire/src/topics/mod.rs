@@ -1,7 +1,6 @@
-//! A type for each topic's records, which alone reads and writes them. Members may
-//! be added to a record, with a default for those that were written before; a
-//! reader passes over members that it does not know. What only askwhen writes to the
-//! journal stands in `internal`.
+//! One type for each topic's records, used by all who read or write them. Members may be
+//! added to a record, with a default for earlier records; readers ignore unknown members.
+//! Internal records of the journal are in `internal`.
 
 pub mod attempt;
 pub mod dead;
@@ -29,12 +28,12 @@ use serde::Serialize;
 
 use askwhen_domain::id::RecordPosition;
 
-/// Header of every output: the same after any crash or replay.
+/// Header of every output: its id, the same after a crash or in a replay.
 pub const ID_HEADER: &str = "id";
-/// Header of every output: `partition/offset/crc` of the record behind it.
+/// Header of every output: `partition/offset/crc` of the journal record that caused it.
 pub const SOURCE_HEADER: &str = "source";
 
-/// The journal record behind an output.
+/// The journal record that caused an output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Source {
     pub partition: u32,
@@ -62,7 +61,7 @@ impl Source {
     }
 }
 
-/// A record's value.
+/// The value of a record.
 pub fn encode<T: Serialize>(record: &T) -> Vec<u8> {
     serde_json::to_vec(record).expect("a record serialises")
 }

@@ -1,27 +1,27 @@
-//! Topic `rejects`: what could not be taken, with its place and the reason.
+//! Topic `rejects`: records that were refused, with position and reason.
 
 use serde::{Deserialize, Serialize};
 
 use crate::topic::Topic;
 
-/// A record that could not be taken.
+/// A record that was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RejectRecord {
-    /// Where it stands.
+    /// Its position.
     pub topic: String,
     pub partition: u32,
     pub offset: u64,
-    /// Stable.
+    /// A stable name.
     pub reason: String,
-    /// For people.
+    /// An explanation for people.
     pub detail: String,
-    /// Its first bytes; in base64, because nothing is known of them.
+    /// Its first bytes, in base64, because they may be anything.
     #[serde(with = "base64_text")]
     pub raw: Vec<u8>,
 }
 
 impl RejectRecord {
-    /// Of the record at an offset of a topic's partition.
+    /// The reject of the record at an offset of a topic's partition.
     pub fn of(topic: Topic, partition: u32, offset: u64, reason: &str, detail: &str, raw: &[u8]) -> RejectRecord {
         RejectRecord {
             topic: topic.name().to_owned(),

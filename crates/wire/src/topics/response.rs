@@ -1,5 +1,5 @@
-//! Topic `responses`: the body that profile `standard` sends, with everything that
-//! any profile may want to know: from it every message can be made again.
+//! Topic `responses`: the body of the profile `standard`, with everything that other
+//! profiles need, so that every message can be made again from it.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,7 @@ use askwhen_domain::time::{self, Millis};
 use askwhen_domain::webhook::endpoint::EventType;
 use askwhen_domain::webhook::message::{ActivationFact, AnswerFact, Data};
 
-/// Answers, or that a response is complete.
+/// New answers, or the completion of a response.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ResponseRecord {
     /// `response.answered` or `response.completed`.
@@ -40,12 +40,12 @@ pub struct ResponseBody {
     pub activation: Option<ActivationRecord>,
     pub answers: Vec<AnswerRecord>,
     pub completed: bool,
-    /// Whether it was answered from a link, without an offer; absent in records of
-    /// version 0.1.0.
+    /// Whether it was answered by a link, without an offer; `None` in records of version
+    /// 0.1.0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link: Option<bool>,
-    /// Questions that earlier records may tell answers to and that the answers no longer
-    /// lead to: those answers count for nothing.
+    /// Ids of questions that earlier records may have answers to and that are not on the
+    /// path any more: these answers do not count.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_behind: Vec<String>,
     pub test: bool,
@@ -113,14 +113,14 @@ impl ResponseRecord {
         ResponseRecord { kind, timestamp: at, data }
     }
 
-    /// The same, and which answers of before count for nothing.
+    /// The same, without the answers to `left_behind`.
     pub fn without(mut self, left_behind: &[String]) -> ResponseRecord {
         self.data.left_behind = left_behind.to_vec();
         self
     }
 
-    /// What messages are made from; `None` of a record of version 0.1.0, which does
-    /// not say all that a profile may want to know.
+    /// The contents of messages; `None` for a record of version 0.1.0, which does not have
+    /// all that profiles need.
     pub fn into_message(self) -> Option<(EventType, Millis, Data)> {
         let ResponseRecord { kind, timestamp, data } = self;
         let link = data.link?;
@@ -165,8 +165,7 @@ impl ResponseRecord {
 }
 
 impl ResponseBody {
-    /// The newer of two records of one response, with the answers that only the
-    /// older one tells.
+    /// The newer of two records of a response, with answers that only the older one has.
     pub fn merged_over(mut self, older: ResponseBody) -> ResponseBody {
         let newer = std::mem::take(&mut self.answers);
         self.answers = older.answers;

@@ -1,4 +1,4 @@
-//! Topics `deliveries.retry.*`: the delivery itself and when it is due.
+//! Topics `deliveries.retry.*`: deliveries that wait, each with its due time.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,7 +6,7 @@ use super::left_out::is_zero;
 use askwhen_domain::time::Millis;
 use askwhen_domain::webhook::message::Delivery;
 
-/// A delivery that waits to be tried again.
+/// A delivery that waits for another attempt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RetryRecord {
     pub delivery: Box<Delivery>,
@@ -14,7 +14,7 @@ pub struct RetryRecord {
     pub attempt: u32,
     pub due_at: Millis,
     pub first_started_at: Millis,
-    /// Header `source` of the delivery's first record.
+    /// The header `source` of the delivery's first record.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub source: String,
     /// As in [`AttemptRecord`](super::AttemptRecord).
