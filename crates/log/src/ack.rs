@@ -1,4 +1,4 @@
-//! Who hears of an append.
+//! Where the outcome of an append goes.
 
 use std::sync::Arc;
 
@@ -6,10 +6,10 @@ use crate::error::Error;
 use crate::record::AppendedRange;
 use askwhen_process::thread::Notify;
 
-/// Where an append's outcome goes, once all of it is durable.
+/// Where the outcome of an append goes once all of its records are durable.
 pub enum Ack {
     Once(tokio::sync::oneshot::Sender<Result<AppendedRange, Error>>),
-    /// To a partition's own queue, with its tag.
+    /// To the queue of a partition's runtime, with the tag of the append.
     Tagged {
         tag: u64,
         queue: std::sync::mpsc::Sender<(u64, Result<AppendedRange, Error>)>,
@@ -20,7 +20,7 @@ pub enum Ack {
 impl Ack {
     pub fn send(self, outcome: Result<AppendedRange, Error>) {
         match self {
-            // A receiver that has gone away does not care any more.
+            // The receiver may be gone.
             Ack::Once(sender) => drop(sender.send(outcome)),
             Ack::Tagged { tag, queue, notify } => {
                 drop(queue.send((tag, outcome)));

@@ -1,6 +1,6 @@
-//! All file work of the embedded log goes through a [`Disk`], so that the same
-//! code runs on files and on a simulated disk that loses, tears and refuses.
-//! It knows nothing of segments or records.
+//! All file access of the embedded log goes through a [`Disk`], so that the same code runs
+//! on files and on a simulated disk that loses, tears and refuses. It knows nothing of
+//! segments or records.
 
 mod open;
 pub mod simulated;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 pub use open::{DiskSpace, Open};
 pub use simulated::{Crash, Fault, Operation, SimulatedDisk};
 
-/// Personal data is for the owner alone.
+/// The files contain personal data, so only their owner may read them.
 const FILE_MODE: u32 = 0o600;
 const FOLDER_MODE: u32 = 0o700;
 
@@ -32,7 +32,7 @@ pub enum DiskFile {
     Simulated(simulated::Handle),
 }
 
-/// Held by one process at a time; dropping it gives it up.
+/// Held by one process at a time; dropping it releases it.
 #[derive(Debug)]
 pub enum DiskLock {
     Real { _file: File },
@@ -40,20 +40,19 @@ pub enum DiskLock {
 }
 
 impl SimulatedDisk {
-    /// The disk for a process that begins now. It is of no use after a crash.
+    /// The disk for a process that starts now. It cannot be used after a crash.
     pub fn mount(self: &Arc<Self>) -> Disk {
         Disk::Simulated(self.mounted())
     }
 }
 
 impl Disk {
-    /// Whether a file is still what a path names: nobody has taken it away, or put
-    /// another one in its place. Where file systems change the numbers of files, their
-    /// lengths tell; another file is then found when more has been written. A
-    /// simulated disk has no others.
+    /// Whether a path still names this file: nobody has removed or replaced it. On file
+    /// systems that change inode numbers, lengths are compared, so a replaced file is found
+    /// only when more has been written. On a simulated disk nobody else replaces files.
     ///
     /// # Errors
-    /// As the system's `stat`, but for a path that names nothing.
+    /// As the system's `stat`, except for a path that names nothing.
     pub fn names(&self, path: &Path, file: &DiskFile) -> io::Result<bool> {
         let DiskFile::Real(file) = file else { return Ok(true) };
         let before = file.metadata()?;
@@ -83,7 +82,7 @@ impl Disk {
         options.open(path).map(DiskFile::Real)
     }
 
-    /// The whole of a small file.
+    /// All bytes of a small file.
     ///
     /// # Errors
     /// As the system's `open` and `read`.
@@ -103,7 +102,7 @@ impl Disk {
         }
     }
 
-    /// Makes a folder and those above it, each noted durably in the one that holds it.
+    /// Creates a folder and those above it, each made durable in its parent.
     ///
     /// # Errors
     /// As the system's `mkdir` and `fsync`.
@@ -125,8 +124,8 @@ impl Disk {
         self.sync_dir(parent.unwrap_or(Path::new(".")))
     }
 
-    /// Names of what a folder holds, ascending; [`io::ErrorKind::NotFound`]
-    /// where there is none.
+    /// Names in a folder, in ascending order; [`io::ErrorKind::NotFound`] when there is no
+    /// such folder.
     ///
     /// # Errors
     /// As the system's `readdir`.
@@ -136,7 +135,7 @@ impl Disk {
         }
         let mut names = Vec::new();
         for entry in fs::read_dir(dir)? {
-            // A name that is no text is none of ours.
+            // The log makes no names that are not UTF-8.
             names.extend(entry?.file_name().into_string());
         }
         names.sort_unstable();
@@ -172,8 +171,8 @@ impl Disk {
         }
     }
 
-    /// Replaces a small file as a whole, durably: after a crash it is the old or
-    /// the new one.
+    /// Replaces a small file durably and as a whole: after a crash it is the old or the new
+    /// one.
     ///
     /// # Errors
     /// When it cannot be written; then the old one is there.
@@ -184,14 +183,14 @@ impl Disk {
             file.sync_data()
         });
         if let Err(error) = written.and_then(|()| self.rename(&draft, path)) {
-            // It holds space that others need.
+            // The draft takes up space that others need.
             self.remove(&draft).ok();
             return Err(error);
         }
         self.sync_dir(path.parent().unwrap_or(Path::new(".")))
     }
 
-    /// Free and total bytes where `dir` is.
+    /// Free and total bytes of the disk with `dir`.
     ///
     /// # Errors
     /// As the system's `statvfs`.
@@ -208,10 +207,10 @@ impl Disk {
         }
     }
 
-    /// Takes the lock that a file stands for; `None` when another process has it.
+    /// Takes the lock of a file; `None` when another process holds it.
     ///
     /// # Errors
-    /// When the file cannot be made.
+    /// When the file cannot be created.
     pub fn lock(&self, path: &Path) -> io::Result<Option<DiskLock>> {
         if let Disk::Simulated(mount) = self {
             return Ok(mount.lock(path)?.map(|held| DiskLock::Simulated { _held: held }));
@@ -224,7 +223,7 @@ impl Disk {
         }
     }
 
-    /// Takes away what others may do with a file or folder, however it was made.
+    /// Removes the permissions of others from a file or folder.
     ///
     /// # Errors
     /// As the system's `chmod`.
@@ -240,7 +239,7 @@ impl Disk {
         fs::set_permissions(path, fs::Permissions::from_mode(wanted))
     }
 
-    /// A number that no other log has; the simulated disk makes it of its seed.
+    /// A random number; a simulated disk derives it from its seed.
     pub fn unique(&self) -> u128 {
         match self {
             Disk::Real => uuid::Uuid::new_v4().as_u128(),
@@ -250,7 +249,7 @@ impl Disk {
 }
 
 impl DiskFile {
-    /// Reads into `buffer` until it is full or the file ends; gives how much.
+    /// Reads into `buffer` until it is full or the file ends; returns the number of bytes.
     ///
     /// # Errors
     /// As the system's `pread`.
@@ -272,7 +271,7 @@ impl DiskFile {
         Ok(filled)
     }
 
-    /// Appends all of it. After an error any part of it may be in the file.
+    /// Appends all bytes. After an error any part of them may be in the file.
     ///
     /// # Errors
     /// As the system's `write`.
@@ -292,7 +291,7 @@ impl DiskFile {
         Ok(())
     }
 
-    /// Writes at a place, in a file opened with [`Open::Rewrite`].
+    /// Writes at a position of a file that was opened with [`Open::Rewrite`].
     ///
     /// # Errors
     /// As the system's `pwrite`.
@@ -303,8 +302,8 @@ impl DiskFile {
         }
     }
 
-    /// Makes what was written durable. After an error nobody knows what is: it
-    /// must not be tried again.
+    /// Makes everything written durable. After an error it is unknown what is durable, so
+    /// it must not be tried again.
     ///
     /// # Errors
     /// As the system's `fdatasync`.
@@ -315,7 +314,7 @@ impl DiskFile {
         }
     }
 
-    /// Cuts the file off.
+    /// Truncates the file.
     ///
     /// # Errors
     /// As the system's `ftruncate`.
@@ -342,7 +341,7 @@ impl DiskFile {
     }
 }
 
-/// Whether an error says that the disk, or what this user may have of it, is full.
+/// Whether an error means that the disk, or the user's quota on it, is full.
 pub fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

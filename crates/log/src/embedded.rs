@@ -1,9 +1,8 @@
-//! The embedded log: plain segment files per partition. One thread writes the
-//! journal and one everything else, each in a loop: take what is queued, write
-//! it, sync it by one commit log, publish the frontier, acknowledge. Readers and acknowledgements
-//! stay below the frontier. An error of a sync leaves the outcome unknown, and
-//! the writer stops for good: the process has to end. A full disk makes the log
-//! read-only until there is room.
+//! The embedded log: segment files for each partition. One thread writes the journal and
+//! one everything else, each in a loop: take what is queued, write it, make it durable with
+//! one sync of the commit log, publish the frontier, acknowledge. Readers never get records
+//! above the frontier. After a failed sync the outcome is unknown, and the writer stops for
+//! good: the process has to end. A full disk makes the log read-only until there is space.
 
 mod commit;
 mod compaction;
@@ -47,28 +46,28 @@ use writer::{Queue, Writer};
 pub use segment::SEGMENT_BYTES;
 pub use space::{DiskClaim, free_mark_bytes};
 
-/// How often is noted how far the log is, at most.
+/// How often at most the ends of all partitions are noted, in milliseconds.
 const NOTE_EVERY: Millis = SECOND;
-/// A note of so many bytes is written a second later: many segments cost no more.
+/// A larger note is written less often, so that many segments cost no more.
 const NOTE_BYTES_PER_SECOND: usize = 64 << 10;
-/// A compaction that failed is tried again after this.
+/// Pause after a failed compaction, in milliseconds.
 const COMPACT_AGAIN: Millis = 60 * SECOND;
 
 #[derive(Debug)]
 pub struct Embedded {
     core: Arc<Core>,
     run: Mutex<Run>,
-    /// The last to go.
+    /// Released last.
     _lock: DiskLock,
 }
 
-/// Who does the work.
+/// Who runs the writers.
 enum Run {
     Threads {
         writers: Vec<Thread>,
         notes: Option<Service>,
     },
-    /// The caller, by [`Embedded::step`].
+    /// The caller, with [`Embedded::step`].
     Steps(Vec<Writer>),
     Closed,
 }
@@ -83,7 +82,7 @@ impl std::fmt::Debug for Run {
     }
 }
 
-/// What the log's threads share.
+/// State that the log's threads share.
 #[derive(Debug)]
 struct Core {
     disk: Disk,
@@ -95,30 +94,30 @@ struct Core {
     identity: Arc<IdentityFile>,
     parts: BTreeMap<TopicPartition, Arc<PartitionLog>>,
     space: Arc<Space>,
-    /// One for the journal, one for every other topic.
+    /// The queues of the journal and of all other topics.
     queues: [Arc<Queue>; 2],
-    /// Held by whoever changes files other than the newest of a partition.
+    /// Locked by whoever changes files other than the newest of a partition.
     upkeep: Mutex<Upkeep>,
 }
 
 #[derive(Debug, Default)]
 struct Upkeep {
-    /// The ends of the last note: the same note is not written twice.
+    /// The ends in the last note, so that the same note is not written twice.
     ends: BTreeMap<TopicPartition, u64>,
     noted_at: Millis,
     note_bytes: usize,
-    /// A compaction that failed is not tried again before this time.
+    /// After a failed compaction, when the next one may begin.
     compact_at: Millis,
 }
 
-/// How a log is run; the defaults are those of a server.
+/// Options of a log; the defaults are for servers.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// A new segment begins when one would grow beyond this.
+    /// A new segment begins when one would grow larger than this.
     pub segment_bytes: u64,
-    /// A file of a commit log is not written beyond this before its turn ends.
+    /// The size of a commit log's file at which the other one is used.
     pub commit_file_bytes: u64,
-    /// What each partition keeps of its newest records in memory, at most.
+    /// The most bytes of newest records that each partition keeps in memory.
     pub tail_bytes: usize,
 }
 
@@ -129,11 +128,11 @@ impl Default for Options {
 }
 
 impl Embedded {
-    /// Opens the log in `dir`, or makes one with `partitions`.
+    /// Opens the log in `dir`, or creates one with `partitions`.
     ///
     /// # Errors
-    /// [`Error::Refused`] when the log is of another format or partition count,
-    /// or in use; [`Error::Damaged`] when acknowledged records are not there.
+    /// [`Error::Refused`] when the log is of another format or partition count, or in use;
+    /// [`Error::Damaged`] when acknowledged records are missing.
     pub fn open(dir: &Path, partitions: u32, clock: Clock) -> Result<Embedded, Error> {
         Embedded::open_on(Disk::Real, dir, partitions, clock, Options::default())
     }
@@ -165,9 +164,9 @@ impl Embedded {
         Ok(log)
     }
 
-    /// Opens a log that has no threads: what is appended is written when the
-    /// caller says [`Embedded::step`], in the caller's thread. On a simulated
-    /// disk, with a clock of its own, it does the same every time.
+    /// Opens a log without threads: appends are written when the caller calls
+    /// [`Embedded::step`], in the caller's thread. On a simulated disk with a simulated
+    /// clock it is deterministic.
     ///
     /// # Errors
     /// As [`Embedded::open`].
@@ -197,13 +196,12 @@ impl Embedded {
         Ok(Embedded { core: Arc::new(core), run, _lock: lock })
     }
 
-    /// Writes, syncs and acknowledges one group of each writer, and what is to
-    /// be done by the clock; says whether anything was written. Does nothing
-    /// where threads do it.
+    /// Writes, syncs and acknowledges one group of each writer, and does the upkeep that is
+    /// due; returns whether anything was written. Does nothing in a log with threads.
     pub fn step(&self) -> bool {
         let mut run = self.run.lock().expect("no panic holds this lock");
         let Run::Steps(writers) = &mut *run else { return false };
-        // Both, not only the first that has something to do.
+        // Both writers, not only the first with something to do.
         let worked: Vec<bool> = writers.iter_mut().map(Writer::step).collect();
         self.core.upkeep(self.core.clock.wall());
         worked.contains(&true)
@@ -212,7 +210,7 @@ impl Embedded {
     /// Incarnation and partitions of the log in `dir`, if there is one.
     ///
     /// # Errors
-    /// When what is there is unreadable.
+    /// When its identity cannot be read.
     pub fn identity_of(dir: &Path) -> Result<Option<(u128, u32)>, Error> {
         let read = |identity: EmbeddedIdentity| Ok((identity.incarnation(dir)?, identity.partitions));
         EmbeddedIdentity::read(&Disk::Real, dir)?.map(read).transpose()
@@ -221,27 +219,27 @@ impl Embedded {
     /// Whether every MAC of the log in `dir` names log and partition.
     ///
     /// # Errors
-    /// When what is there is unreadable.
+    /// When its identity cannot be read.
     pub fn binds_macs_in(dir: &Path) -> Result<bool, Error> {
         Ok(EmbeddedIdentity::read(&Disk::Real, dir)?.is_some_and(|identity| identity.bound_macs))
     }
 
-    /// The partitions of the log in `dir`, if there is one.
+    /// The number of partitions of the log in `dir`, if there is one.
     ///
     /// # Errors
-    /// When what is there is unreadable.
+    /// When its identity cannot be read.
     pub fn partitions_of(dir: &Path) -> Result<Option<u32>, Error> {
         Ok(EmbeddedIdentity::read(&Disk::Real, dir)?.map(|identity| identity.partitions))
     }
 
-    /// The ends of all partitions at one moment: no record is below them whose
-    /// cause is not.
+    /// A consistent cut: the ends of all partitions at one moment, by name. The cause of
+    /// every record below them is below them, too.
     pub fn cut(&self) -> BTreeMap<String, u64> {
         let ends = || -> Vec<u64> { self.core.parts.values().map(|part| part.end()).collect() };
         let mut before = ends();
         loop {
             let now = ends();
-            // They only grow: what is the same twice was so in between.
+            // Ends only grow, so when they are the same twice they were so in between.
             if now == before {
                 return self.core.parts.keys().map(ToString::to_string).zip(now).collect();
             }
@@ -281,7 +279,7 @@ impl Embedded {
         self.part(at).bounds()
     }
 
-    /// One past the last record that can be read.
+    /// One past the last durable record.
     pub fn end(&self, at: TopicPartition) -> u64 {
         self.part(at).end()
     }
@@ -290,7 +288,7 @@ impl Embedded {
         self.part(at).subscribe(notify);
     }
 
-    /// Unlinks whole segments below an offset, never the one being written.
+    /// Removes whole segments below an offset, never the one being written.
     ///
     /// # Errors
     /// When files cannot be removed.
@@ -298,16 +296,16 @@ impl Embedded {
         self.core.trim(self.part(at), below)
     }
 
-    /// Bytes that wait to be written, and those of the newest records.
+    /// Bytes that are queued for writing, and those of the newest records in memory.
     pub fn memory_bytes(&self) -> usize {
         let queued: usize = self.core.queues.iter().map(|queue| queue.queued_bytes()).sum();
         queued + self.core.parts.values().map(|part| part.tail_bytes()).sum::<usize>()
     }
 
-    /// Whether an append has a chance right now.
+    /// Whether an append has a chance at the moment.
     ///
     /// # Errors
-    /// Why not.
+    /// Why it has none.
     pub fn is_writable(&self) -> Result<(), Error> {
         if let Some(failed) = self.core.failed() {
             return Err(failed);
@@ -318,33 +316,33 @@ impl Embedded {
         Ok(())
     }
 
-    /// Looks at the disk, to be called now and then: a log that is read-only
-    /// because the disk was full goes on when there is room. Gives the free bytes.
+    /// Checks the free space; to be called now and then, because a log that became
+    /// read-only on a full disk becomes writable again here. Returns the free bytes.
     pub fn check_space(&self) -> Option<u64> {
         self.core.space.look()
     }
 
-    /// For a store on the same disk.
+    /// A claim on disk space for a store on the same disk.
     pub fn claim(&self) -> DiskClaim {
         DiskClaim::on(self.core.space.clone())
     }
 
-    /// Bytes of the segments of a topic.
+    /// Bytes of all segments of a topic.
     pub fn topic_bytes(&self, topic: Topic) -> u64 {
         self.core.parts.values().filter(|part| part.at.topic == topic).map(|part| part.len_bytes()).sum()
     }
 
-    /// The newest append time of any partition: a clock behind it is wrong.
+    /// The newest append time in any partition: a clock behind it is wrong.
     pub fn newest_at(&self) -> Option<Millis> {
         self.core.parts.values().filter_map(|part| part.newest_at()).max()
     }
 
-    /// Writes out what is queued, notes how far the log is, and ends its threads.
+    /// Writes what is queued, notes the ends, and ends the threads.
     pub fn close(&self) {
         for queue in &self.core.queues {
             queue.close();
         }
-        // Dropping a thread waits for its end.
+        // Dropping a thread joins it.
         match std::mem::replace(&mut *self.run.lock().expect("no panic holds this lock"), Run::Closed) {
             Run::Closed => return,
             Run::Threads { writers, notes } => {
@@ -435,12 +433,12 @@ impl Core {
         Ok(core)
     }
 
-    /// Why nothing more is taken, once a write has failed.
+    /// The error that ended the writers, once a write has failed.
     fn failed(&self) -> Option<Error> {
         self.queues.iter().find_map(|queue| queue.failed())
     }
 
-    /// Work that is due by the clock: notes, looks at the disk, compaction.
+    /// Upkeep that is due: notes of the ends, checks of the space, compaction.
     fn upkeep(&self, now: Millis) {
         if self.failed().is_some() {
             return;
@@ -460,7 +458,7 @@ impl Core {
         }
         let upkeep = self.upkeep.lock().expect("no panic holds this lock");
         let pause = NOTE_EVERY * (1 + (upkeep.note_bytes / NOTE_BYTES_PER_SECOND) as Millis);
-        // A clock that went back is no reason to wait.
+        // A clock that went back must not delay it.
         let is_due = now < upkeep.noted_at || now - upkeep.noted_at >= pause;
         let has_news = self.parts.iter().any(|(at, part)| upkeep.ends.get(at) != Some(&part.end()));
         let may_compact = now < upkeep.noted_at || now >= upkeep.compact_at;
@@ -479,8 +477,8 @@ impl Core {
         }
     }
 
-    /// Puts one segment with the latest record of each key in the place of all
-    /// that are not written to any more.
+    /// Replaces all segments that are not being written by one with the latest record of
+    /// each key.
     fn compact(&self, part: &PartitionLog, sealed: &[SealedSegment], now: Millis) -> Result<(), Error> {
         let mut upkeep = self.upkeep.lock().expect("no panic holds this lock");
         let io = |e: std::io::Error| Error::io(sealed[0].path.display().to_string(), e);
@@ -491,7 +489,7 @@ impl Core {
         let merging = drafted?;
         let draft = compaction::draft_path(&sealed[0].path);
         self.identity.update(EmbeddedIdentity::with_gaps).map_err(io)?;
-        // It keeps its file when it is renamed.
+        // The handle stays valid when the file is renamed.
         let mut merged = segment::Segment::open(&self.disk, &draft, sealed[0].base)?;
         merged.path = sealed[0].path.clone();
         let noted = self.note(&mut upkeep, Some((part.at, merging)));
@@ -501,8 +499,8 @@ impl Core {
         }
         let dir = files::dir_of(&self.dir, part.at);
         if let Err(error) = self.disk.sync_dir(&dir) {
-            // Which of the two files is there after a crash is not known: no note
-            // that is written from here on would be true of both.
+            // It is unknown which of the two files is there after a crash, so no later note
+            // could be right.
             let failed = Error::Unknown(io(error).to_string());
             self.queues[1].fail(failed.clone());
             return Err(failed);
@@ -514,7 +512,7 @@ impl Core {
         self.note(&mut upkeep, None).map_err(io)
     }
 
-    /// Notes how far all partitions are. The older note holds where that fails.
+    /// Notes the ends of all partitions. When that fails, the older note stays valid.
     fn note_and_say(&self) {
         let mut upkeep = self.upkeep.lock().expect("no panic holds this lock");
         if let Err(error) = self.note(&mut upkeep, None) {
@@ -523,7 +521,7 @@ impl Core {
     }
 
     fn note(&self, upkeep: &mut Upkeep, merging: Option<(TopicPartition, Merging)>) -> std::io::Result<()> {
-        // Also of one that fails: the next try has its time.
+        // Also after a failure: the next try comes after the pause.
         upkeep.noted_at = self.clock.wall();
         let mut noted: Vec<(TopicPartition, ends::NotedEnd)> =
             self.parts.iter().map(|(at, part)| (*at, part.noted())).collect();
@@ -539,8 +537,8 @@ impl Core {
         Ok(())
     }
 
-    /// First it is noted which segments are to be there, then the others go: a
-    /// start after a crash in between removes them.
+    /// Notes which segments stay, then removes the others: a start after a crash in between
+    /// removes them.
     fn trim(&self, part: &PartitionLog, below: u64) -> Result<(), Error> {
         let mut upkeep = self.upkeep.lock().expect("no panic holds this lock");
         let old = part.take_below(below);
@@ -549,7 +547,7 @@ impl Core {
         }
         let io = |path: &Path, e: std::io::Error| Error::io(path.display().to_string(), e);
         if let Err(error) = self.note(&mut upkeep, None) {
-            // On a full disk there must be a way to make room: without any note.
+            // On a full disk space must be freed all the same, without a note.
             let forgotten = if super::disk::is_full(&error) { ends::forget(&self.disk, &self.dir) } else { Err(error) };
             if let Err(error) = forgotten {
                 part.put_back(old);
@@ -564,7 +562,7 @@ impl Core {
     }
 }
 
-/// The partitions that the log keeps: replies to waiting requests go another way.
+/// The partitions that the log stores; replies do not go through the log.
 fn all_partitions(partitions: u32) -> impl Iterator<Item = TopicPartition> {
     let topics = Topic::ALL.iter().copied().filter(|topic| *topic != Topic::Replies);
     topics.flat_map(move |topic| {
@@ -572,7 +570,7 @@ fn all_partitions(partitions: u32) -> impl Iterator<Item = TopicPartition> {
     })
 }
 
-/// Folders that a start made before a crash may not be durable yet.
+/// Makes folders durable that a start before a crash may have created.
 fn sync_folders(disk: &Disk, dir: &Path) -> Result<(), Error> {
     for folder in Topic::ALL.iter().map(|topic| dir.join(topic.name())).chain([dir.to_owned()]) {
         match disk.sync_dir(&folder) {
@@ -583,7 +581,7 @@ fn sync_folders(disk: &Disk, dir: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Takes away what others may do with files that were made before.
+/// Removes the permissions of others from files that earlier versions created.
 fn tighten(disk: &Disk, dir: &Path, partitions: u32) -> Result<(), Error> {
     let io = |path: &Path, e: std::io::Error| Error::io(path.display().to_string(), e);
     let mut folders = vec![dir.to_owned()];

@@ -1,4 +1,4 @@
-//! Errors of a log, with a stable kind and what the caller should do.
+//! Errors of a log, each with a stable kind and a class.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ pub enum Error {
         "{at} is damaged at offset {offset} ({file}): {detail}. Restore it from a backup; nothing behind it is served"
     )]
     Damaged { at: TopicPartition, offset: u64, file: String, detail: String },
-    /// A write or a sync has failed in a way that leaves its outcome open.
+    /// A write or a sync has failed, and its outcome is unknown.
     #[error("the log cannot write: {0}. Whether the record is stored is unknown")]
     Unknown(String),
     #[error("the log is read-only: less than {free_mark_bytes} bytes are free on its disk")]
@@ -22,7 +22,7 @@ pub enum Error {
     /// An earlier write has failed; nothing of this one was written.
     #[error("the log takes nothing before the next start, because a write has failed: {0}")]
     Failed(String),
-    /// Nothing was written: the caller may try again.
+    /// Nothing was written; the caller may try again.
     #[error("the log's queue is full")]
     Overloaded,
     /// Brokers do not answer, or do not acknowledge in time.
@@ -33,11 +33,11 @@ pub enum Error {
     Closed,
     #[error("{context}: {source}")]
     Io { context: String, source: Arc<std::io::Error> },
-    /// The log takes no such record, or does not belong to this process's settings.
+    /// The log does not accept such a record, or does not fit this process's settings.
     #[error("{0}")]
     Refused(String),
-    /// Acknowledged records of a topic are gone. Nothing goes on from them until an operator
-    /// has decided what to do.
+    /// Acknowledged records of a topic are gone. An operator has to decide before anything
+    /// continues after them.
     #[error("{0}")]
     Lost(String),
     /// The configuration of the log cannot be used.
@@ -50,7 +50,7 @@ pub enum Error {
 pub enum Class {
     /// Nothing has happened: try again.
     Retry,
-    /// It is not known whether it has happened: try again under the same id.
+    /// It is unknown whether it has happened: try again under the same id.
     Unknown,
     /// Trying again does not help.
     Fatal,

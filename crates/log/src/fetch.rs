@@ -1,4 +1,4 @@
-//! What every reader of a log gives: records from an offset on.
+//! The reader interface of all logs.
 
 use std::time::{Duration, Instant};
 
@@ -9,22 +9,22 @@ use askwhen_process::thread::Notify;
 /// How long [`Fetch::read_or_wait`] waits for a record that should be there.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What a scan reads at a time.
+/// Bytes that a scan reads at a time.
 const SCAN_BYTES: usize = 1 << 20;
 
-/// What one read gave.
+/// The result of one read.
 #[derive(Debug, Clone, Default)]
 pub struct FetchBatch {
     pub records: Vec<Record>,
     /// One past the last record that is known to be in the log.
     pub end: u64,
-    /// Whether the records reach that end, as last heard.
+    /// Whether the records reach `end`, as far as is known.
     pub at_end: bool,
 }
 
 pub trait Fetch {
-    /// The records from an offset on that are there now. A notification comes when
-    /// there are more.
+    /// The records from an offset on that are there now. A notification follows when there
+    /// are more.
     ///
     /// # Errors
     /// As [`crate::Log::read`].
@@ -54,11 +54,11 @@ pub trait Fetch {
         }
     }
 
-    /// Hands all records from an offset up to an end that was seen to `each`.
-    /// Blocks until it is through.
+    /// Passes all records from an offset up to a known end to `each`. Blocks until it is
+    /// done.
     ///
     /// # Errors
-    /// As [`Fetch::read_or_wait`], and what `each` says.
+    /// As [`Fetch::read_or_wait`], and errors of `each`.
     fn scan<E: From<Error>>(
         &mut self,
         at: TopicPartition,
@@ -70,7 +70,7 @@ pub trait Fetch {
         while next < end {
             let chunk = self.read_or_wait(at, next, SCAN_BYTES)?;
             if chunk.records.is_empty() {
-                // What is left are gaps.
+                // The rest are offsets without records.
                 return Ok(());
             }
             for record in chunk.records {

@@ -21,18 +21,18 @@ use askwhen_domain::time::Millis;
 
 pub const PREFIX_BYTES: usize = 8;
 const FIXED_BYTES: usize = 8 + 8 + 8 + 2 + 4 + 4;
-/// Largest record that is written or believed.
+/// The largest record that is written or accepted, in bytes.
 pub const MAX_FRAME_BYTES: usize = 4 << 20;
 
-/// Why bytes are no frame.
+/// Why bytes are not a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FrameError {
-    /// Cut short.
+    /// They are too few.
     Short,
     Checksum,
-    /// The checksum holds, the contents do not.
+    /// The checksum matches, but the contents cannot be decoded.
     Contents,
-    /// A sound record, but not the one that belongs here.
+    /// A valid record with another offset than expected.
     Offset,
 }
 
@@ -51,7 +51,7 @@ impl std::fmt::Display for FrameError {
 pub struct Frame {
     pub record: Record,
     pub durable: u64,
-    /// Bytes that the frame takes up.
+    /// The length of the frame in bytes.
     pub len_bytes: usize,
 }
 
@@ -81,7 +81,7 @@ pub fn encode(out: &mut BytesMut, record: &NewRecord, offset: u64, appended_at: 
     out[start + 4..body].copy_from_slice(&crc.to_be_bytes());
 }
 
-/// Size that [`encode`] will give.
+/// The number of bytes that [`encode`] will write.
 pub fn encoded_len(record: &NewRecord) -> usize {
     let headers: usize = record.headers.iter().map(|(n, v)| 6 + n.len() + v.len()).sum();
     let key = record.key.as_ref().map_or(0, Bytes::len);
@@ -89,7 +89,7 @@ pub fn encoded_len(record: &NewRecord) -> usize {
     PREFIX_BYTES + FIXED_BYTES + key + value + headers
 }
 
-/// Why no frame can hold a record.
+/// Why a frame cannot contain a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RecordUnfit {
     #[error("a record of {len_bytes} bytes is larger than the log takes ({MAX_FRAME_BYTES})")]
@@ -98,7 +98,7 @@ pub enum RecordUnfit {
     Headers,
 }
 
-/// Whether a frame can hold a record.
+/// Checks whether a frame can contain a record.
 ///
 /// # Errors
 /// Why not.
@@ -114,7 +114,7 @@ pub fn fits(record: &NewRecord) -> Result<(), RecordUnfit> {
     Ok(())
 }
 
-/// Length of the frame that begins here, if the prefix is whole and believable.
+/// The length of the frame that begins here, if its prefix is complete and plausible.
 pub fn peek_len(bytes: &[u8]) -> Option<usize> {
     let length = u32::from_be_bytes(bytes.get(..4)?.try_into().ok()?) as usize;
     (FIXED_BYTES..=MAX_FRAME_BYTES).contains(&length).then_some(PREFIX_BYTES + length)
@@ -125,7 +125,7 @@ pub fn peek_offset(bytes: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(bytes.get(PREFIX_BYTES..PREFIX_BYTES + 8)?.try_into().ok()?))
 }
 
-/// Reads the frame at the beginning of `bytes`, sharing their memory.
+/// Decodes the frame at the start of `bytes`, sharing their memory.
 ///
 /// # Errors
 /// What is wrong with it.
@@ -163,7 +163,7 @@ pub fn decode(bytes: &Bytes) -> Result<Frame, FrameError> {
 }
 
 impl NewRecord {
-    /// Bytes of its frame.
+    /// The length of its frame in bytes.
     pub fn len_bytes(&self) -> usize {
         encoded_len(self)
     }

@@ -35,18 +35,18 @@ pub enum Log {
     Simulated(Arc<Simulated>),
 }
 
-/// What reading all of a partition gives at a time.
+/// Bytes that a scan reads at a time.
 const SCAN_BYTES: usize = 1 << 20;
 
-/// So many offsets at the end of a partition hold a record, if it holds any.
+/// At least one of so many offsets at the end of a partition is a record, if it has any.
 const LAST_RECORDS: u64 = 16;
 
-/// A disk that hangs keeps no request waiting for longer. Brokers that hang are
-/// given up a little earlier, by the client library.
+/// How long a request waits for a disk that hangs. The client library gives up a little
+/// earlier for brokers that hang.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Log {
-    /// Made once with the log.
+    /// A random number that identifies the log, made with it.
     pub fn incarnation(&self) -> u128 {
         match self {
             Log::Embedded(log) => log.incarnation(),
@@ -55,8 +55,8 @@ impl Log {
         }
     }
 
-    /// Whether every MAC of this log's records names log and partition: it was
-    /// founded by a version that makes no others.
+    /// Whether every MAC in this log names log and partition: it was founded by a version
+    /// that makes no others.
     pub fn binds_macs(&self) -> bool {
         match self {
             Log::Embedded(log) => log.binds_macs(),
@@ -65,8 +65,8 @@ impl Log {
         }
     }
 
-    /// Whether a process of a version before this one may still write to this
-    /// log's journal. May block for a round trip to a broker.
+    /// Whether a process of version 0.1.0 may still write to this log's journal. May block
+    /// for a round trip to a broker.
     ///
     /// # Errors
     /// When a broker cannot be asked.
@@ -77,8 +77,9 @@ impl Log {
         }
     }
 
-    /// Below this offset a partition of the journal was brought from another
-    /// log and has had its effect there: state is never begun before it.
+    /// The offset at which the journal's own records begin in a partition: those before
+    /// were imported from another log and have had their effect, so state never begins
+    /// before it.
     pub fn begins(&self, partition: u32) -> u64 {
         match self {
             Log::Kafka(log) => log.begins(partition),
@@ -94,9 +95,8 @@ impl Log {
         }
     }
 
-    /// Appends records to one partition, in order. For the runtimes of partitions: it goes on
-    /// trying until the log has them, so that nothing is ever left out before
-    /// something that came later.
+    /// Appends records to one partition, in order. For the runtimes of partitions: it tries
+    /// until the log has them, so that no record is missing before a later one.
     pub fn append(&self, at: TopicPartition, records: Vec<NewRecord>, ack: Ack) {
         match self {
             Log::Embedded(log) => log.append(at, records, ack),
@@ -105,9 +105,8 @@ impl Log {
         }
     }
 
-    /// Appends and waits until all is durable. For requests: it gives up after
-    /// [`REQUEST_TIMEOUT`], in time for an answer. What was appended by then may
-    /// become durable later.
+    /// Appends records and waits until all are durable. For requests: it gives up after
+    /// [`REQUEST_TIMEOUT`], in time for an answer. The records may become durable later.
     ///
     /// # Errors
     /// See [`Error::class`].
@@ -120,7 +119,7 @@ impl Log {
         }
         let appended = match tokio::time::timeout(REQUEST_TIMEOUT, receiver).await {
             Ok(Ok(appended)) => appended,
-            // Whoever had it has gone without a word.
+            // The sender was dropped without an outcome.
             Ok(Err(_)) => Err(Error::Unknown("nobody answered for the record".into())),
             Err(_) => Err(Error::Unknown("the log has not answered in time".into())),
         };
@@ -128,7 +127,7 @@ impl Log {
         appended
     }
 
-    /// Appends a record that nobody misses should it be lost: an answer.
+    /// Appends a record that may be lost: a reply.
     pub fn tell(&self, at: TopicPartition, record: NewRecord) {
         match self {
             Log::Kafka(log) => log.tell(at, record),
@@ -139,12 +138,12 @@ impl Log {
         }
     }
 
-    /// Durable records from an offset on: at least one if there is one, and no
-    /// more than about `max_bytes`. Whoever reads on and on takes a [`Reader`].
-    /// May block for a round trip to a broker.
+    /// Durable records from an offset on: at least one if there is one, and no more than
+    /// about `max_bytes`. For continued reading take a [`Reader`]. May block for a round
+    /// trip to a broker.
     ///
     /// # Errors
-    /// When the offset was trimmed away, or what is there is damaged.
+    /// When the offset was trimmed, or the record is damaged.
     pub fn read(&self, at: TopicPartition, from: u64, max_bytes: usize) -> Result<Vec<Record>, Error> {
         match self {
             Log::Embedded(log) => log.read(at, from, max_bytes),
@@ -153,8 +152,8 @@ impl Log {
         }
     }
 
-    /// Follows partitions for one purpose; what it gives comes when it comes,
-    /// and a notification comes then.
+    /// A reader for one purpose, which does not block; `notify` is called when records have
+    /// come.
     pub fn reader(&self, purpose: &'static str, notify: Arc<Notify>) -> Reader {
         match self {
             Log::Embedded(log) => Reader::Local(LocalReader::new(LocalLog::Embedded(log.clone()), notify)),
@@ -163,11 +162,11 @@ impl Log {
         }
     }
 
-    /// Hands all records from an offset up to an end that was seen to `each`.
-    /// Blocks until it is through.
+    /// Passes all records from an offset up to a known end to `each`. Blocks until it is
+    /// done.
     ///
     /// # Errors
-    /// As [`Log::read`], and what `each` says.
+    /// As [`Log::read`], and errors of `each`.
     pub fn scan<E: From<Error>>(
         &self,
         at: TopicPartition,
@@ -178,7 +177,7 @@ impl Log {
         self.reader("scan", Arc::default()).scan(at, from, end, each)
     }
 
-    /// The bounds as they are now. May block for a round trip to a broker.
+    /// The current watermarks of a partition. May block for a round trip to a broker.
     ///
     /// # Errors
     /// When a broker cannot be asked.
@@ -190,7 +189,7 @@ impl Log {
         }
     }
 
-    /// The bounds of several partitions, in as few round trips as can be.
+    /// The watermarks of several partitions, with as few round trips as possible.
     ///
     /// # Errors
     /// As [`Log::bounds`].
@@ -201,7 +200,7 @@ impl Log {
         }
     }
 
-    /// Forgets records below an offset, as far as the log can do so cheaply.
+    /// Removes records below an offset, as far as the log can do so cheaply.
     ///
     /// # Errors
     /// When files cannot be removed, or a broker refuses.
@@ -236,8 +235,7 @@ impl Log {
         Ok(low)
     }
 
-    /// When the newest record of the journal was appended, by the log's word; `None` when
-    /// it holds none.
+    /// The append time of the newest record in the journal; `None` when it is empty.
     ///
     /// # Errors
     /// As [`Log::read`].
@@ -247,7 +245,7 @@ impl Log {
         let mut newest = None;
         for (at, bounds) in all.iter().zip(self.all_bounds(&all)?) {
             if bounds.start < bounds.end {
-                // The last offset may be no record, but a transaction's end.
+                // The last offset may be the end of a transaction instead of a record.
                 let from = bounds.end.saturating_sub(LAST_RECORDS).max(bounds.start);
                 let read = self.read(*at, from, SCAN_BYTES)?;
                 newest = newest.max(read.iter().map(|record| record.appended_at).max());
@@ -256,10 +254,10 @@ impl Log {
         Ok(newest)
     }
 
-    /// Whether an append has a chance right now.
+    /// Whether an append has a chance at the moment.
     ///
     /// # Errors
-    /// Why not; [`Class::Unknown`] means never again in this process.
+    /// Why it has none; [`Class::Unknown`] means never again in this process.
     pub fn is_writable(&self) -> Result<(), Error> {
         match self {
             Log::Embedded(log) => log.is_writable(),
@@ -268,8 +266,8 @@ impl Log {
         }
     }
 
-    /// Bytes that wait in this process to be written, and those of its newest records; on Kafka its client does
-    /// not say.
+    /// Bytes that are queued in this process, and those of the newest records in memory; 0
+    /// on Kafka, whose client does not report them.
     pub fn memory_bytes(&self) -> usize {
         match self {
             Log::Embedded(log) => log.memory_bytes(),
@@ -277,8 +275,8 @@ impl Log {
         }
     }
 
-    /// Refuses to go on with a partition that has lost records while the log was
-    /// used: a topic was deleted and made again.
+    /// Refuses a partition that has lost records while the log was used, because a topic
+    /// was deleted and created again.
     ///
     /// # Errors
     /// [`Error::Lost`], with what is lost.
@@ -289,8 +287,8 @@ impl Log {
         }
     }
 
-    /// Whether topic `definitions` has lost records while the log was used: whoever
-    /// has their state writes them again.
+    /// Whether topic `definitions` has lost records while the log was used. The owner of
+    /// their state writes them again.
     pub fn has_lost_definitions(&self) -> bool {
         match self {
             Log::Kafka(log) => log.has_lost_definitions(),
@@ -298,10 +296,10 @@ impl Log {
         }
     }
 
-    /// They have been written again.
+    /// Notes that the lost definitions were written again.
     ///
     /// # Errors
-    /// When the log does not take its own identity again.
+    /// When the log's identity cannot be written again.
     pub fn definitions_are_back(&self) -> Result<(), Error> {
         match self {
             Log::Kafka(log) => log.definitions_are_back(),
@@ -309,15 +307,15 @@ impl Log {
         }
     }
 
-    /// The key of a log's identity was read from topic `definitions`.
+    /// Notes that topic `definitions` has a record with the key of a log's identity.
     pub fn identity_seen(&self, key: &str) {
         if let Log::Kafka(log) = self {
             log.identity_seen(key);
         }
     }
 
-    /// What is wrong with the topics, and with what the brokers let this process
-    /// do: reasons against readiness.
+    /// Faults of the topics, and missing permissions at the brokers: reasons why the
+    /// process is not ready.
     pub fn faults(&self) -> Vec<String> {
         match self {
             Log::Kafka(log) => log.faults(),
@@ -325,8 +323,7 @@ impl Log {
         }
     }
 
-    /// Partitions of the journal beyond those that the log was made with, which are this
-    /// process's to empty. Only brokers have any.
+    /// Added partitions of the journal that this process has to empty; only Kafka has any.
     pub fn surplus(&self) -> Vec<u32> {
         match self {
             Log::Kafka(log) => log.surplus(),
@@ -334,8 +331,8 @@ impl Log {
         }
     }
 
-    /// Room on the log's disk for a store beside it. On Kafka the brokers have
-    /// disks of their own, and every claim holds.
+    /// A claim on disk space for a store beside the log. On Kafka every claim is granted,
+    /// because the brokers have disks of their own.
     pub fn claim(&self) -> DiskClaim {
         match self {
             Log::Embedded(log) => log.claim(),
@@ -343,8 +340,8 @@ impl Log {
         }
     }
 
-    /// Partitions that this process owns, as they come and go. The embedded
-    /// log gives all of them, once.
+    /// The partitions that this process owns, as they come and go. The embedded log assigns
+    /// all of them, once.
     ///
     /// # Errors
     /// When the group cannot be joined.

@@ -1,6 +1,6 @@
-//! Following partitions: one reader per purpose, each partition at a place of
-//! its own. On the embedded log it reads files; on Kafka it polls what was
-//! fetched ahead, so that reading never waits.
+//! Follows partitions: one reader per purpose, with an offset for each partition. On the
+//! embedded log it reads files; on Kafka it polls what was fetched ahead, so that reading
+//! never waits.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::fetch::{Fetch, FetchBatch};
 use crate::record::{Record, TopicPartition};
 use askwhen_process::thread::Notify;
 
-/// A log of this process, which says when something becomes readable.
+/// A log within this process, which notifies readers of new records.
 pub enum LocalLog {
     Embedded(Arc<Embedded>),
     Simulated(Arc<Simulated>),
@@ -34,7 +34,7 @@ impl LocalLog {
         }
     }
 
-    /// Rings when something becomes readable there.
+    /// Notifies when a partition has a new readable record.
     fn subscribe(&self, at: TopicPartition, notify: Arc<Notify>) {
         match self {
             LocalLog::Embedded(log) => log.subscribe(at, notify),
@@ -48,11 +48,11 @@ pub enum Reader {
     Kafka(KafkaReader),
 }
 
-/// Reads a log of this process.
+/// A reader of a log within this process.
 pub struct LocalReader {
     log: LocalLog,
     notify: Arc<Notify>,
-    /// Where the end was reached once: what comes there notifies.
+    /// Partitions whose end was reached once: new records there notify.
     subscribed: BTreeSet<TopicPartition>,
 }
 
@@ -65,12 +65,12 @@ impl LocalReader {
         let is_subscribed = self.subscribed.contains(&at);
         let end = self.log.end(at);
         if is_subscribed && from == end {
-            // Of many partitions few have anything new.
+            // Most partitions have nothing new.
             return Ok(FetchBatch { records: Vec::new(), end, at_end: true });
         }
         let mut records = self.log.read(at, from, max_bytes)?;
         if records.is_empty() && !is_subscribed {
-            // Records that came before the subscription are read at once.
+            // Records that came before the subscription are read now.
             self.log.subscribe(at, self.notify.clone());
             self.subscribed.insert(at);
             records = self.log.read(at, from, max_bytes)?;
@@ -98,7 +98,7 @@ impl Fetch for Reader {
 }
 
 impl Reader {
-    /// Follows a partition no longer.
+    /// Stops following a partition.
     pub fn leave(&mut self, at: TopicPartition) {
         if let Reader::Kafka(reader) = self {
             reader.leave(at);

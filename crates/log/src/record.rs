@@ -1,4 +1,4 @@
-//! Records, and where they stand.
+//! Records, and their positions.
 
 use bytes::Bytes;
 
@@ -18,7 +18,7 @@ impl std::fmt::Display for TopicPartition {
     }
 }
 
-/// The spelling of its `Display`.
+/// Parses what its `Display` writes.
 impl std::str::FromStr for TopicPartition {
     type Err = ();
 
@@ -50,9 +50,9 @@ impl NewRecord {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     pub offset: u64,
-    /// When the log took it.
+    /// The append time, in milliseconds since the epoch.
     pub appended_at: Millis,
-    /// Checksum of the frame; stands for the record in `source` headers.
+    /// Checksum of the frame; identifies the record in `source` headers.
     pub crc: u32,
     pub key: Option<Bytes>,
     pub headers: Headers,
@@ -70,15 +70,15 @@ impl Record {
     }
 }
 
-/// Where the records of an append stand: the first of them, and one past the
-/// last. In between may be others', where several processes write.
+/// The offsets of an append: the first, and one past the last. Where several processes
+/// write, records of others may be in between.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AppendedRange {
     pub first: u64,
     pub end: u64,
 }
 
-/// First offset kept, and one past the last durable record.
+/// The first offset that is kept, and one past the last durable record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Watermarks {
     pub start: u64,

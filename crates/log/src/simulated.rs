@@ -1,11 +1,11 @@
-//! A log in memory for tests, shared by several clients as brokers are.
+//! A log in memory for tests, shared by several clients like brokers.
 //!
-//! Legal faults. An append waits in the queue of its client and partition until
-//! a test lets it land; a queue keeps its order, and two queues have none between
-//! them. A client may die: of each of its queues some first appends are left, which
-//! may land long after, behind what others wrote; the rest is lost. The outcome of
-//! an append may be reported as unknown, and it may land all the same; it may be
-//! refused and never land; it may fail. What has landed is durable and never changes.
+//! Legal faults: an append waits in the queue of its client and partition until a test lets
+//! it land. A queue keeps its order; two queues have none between them. A client may die:
+//! of each of its queues some of the first appends are left, which may land much later,
+//! after what others wrote; the rest is lost. The outcome of an append may be reported as
+//! unknown, and it may land all the same; it may be refused and never land; it may fail.
+//! What has landed is durable and never changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -18,7 +18,7 @@ use crate::record::{AppendedRange, NewRecord, Record, TopicPartition, Watermarks
 use askwhen_domain::time::Millis;
 use askwhen_process::thread::Notify;
 
-/// One client's handle on the log.
+/// The log as one client sees it.
 #[derive(Debug)]
 pub struct Simulated {
     client: u32,
@@ -30,7 +30,7 @@ struct Shared {
     incarnation: u128,
     partitions: u32,
     now: AtomicI64,
-    /// As a log that version 0.1.0 has founded.
+    /// Whether it counts as founded by version 0.1.0.
     old: AtomicBool,
     state: Mutex<State>,
 }
@@ -38,7 +38,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     parts: BTreeMap<TopicPartition, SimulatedPartition>,
-    /// Held back until a test lets them land.
+    /// Appends that are held back until a test lets them land.
     waiting: Vec<Waiting>,
     manual_sync: bool,
     failing: BTreeSet<TopicPartition>,
@@ -51,7 +51,7 @@ struct SimulatedPartition {
     listeners: Vec<Arc<Notify>>,
 }
 
-/// The appends of one client to one partition, in their order.
+/// The appends of one client to one partition, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AppendQueue {
     pub client: u32,
@@ -62,7 +62,7 @@ struct Waiting {
     client: u32,
     at: TopicPartition,
     records: Vec<NewRecord>,
-    /// `None` once its outcome was told.
+    /// `None` once its outcome was reported.
     ack: Option<Ack>,
 }
 
@@ -79,7 +79,7 @@ impl Simulated {
         Simulated { client: 0, shared: Arc::new(shared) }
     }
 
-    /// The same log, seen by another client.
+    /// The same log for another client.
     pub fn client(&self, client: u32) -> Simulated {
         Simulated { client, shared: self.shared.clone() }
     }
@@ -100,22 +100,22 @@ impl Simulated {
         !self.shared.old.load(Ordering::Acquire)
     }
 
-    /// From now on it is a log that version 0.1.0 has founded.
+    /// From now on it counts as a log that version 0.1.0 has founded.
     pub fn make_old(&self) {
         self.shared.old.store(true, Ordering::Release);
     }
 
-    /// Sets the append time of what comes next.
+    /// Sets the append time of later appends.
     pub fn set_now(&self, now: Millis) {
         self.shared.now.store(now, Ordering::Release);
     }
 
-    /// From now on nothing is durable before it is let land.
+    /// From now on appends are held back until they are let land.
     pub fn hold(&self) {
         self.state().manual_sync = true;
     }
 
-    /// Lets everything land that waits.
+    /// Lets all held appends land.
     pub fn sync(&self) {
         let mut state = self.state();
         for waiting in std::mem::take(&mut state.waiting) {
@@ -123,7 +123,7 @@ impl Simulated {
         }
     }
 
-    /// Those with something that has not landed, sorted.
+    /// Queues with appends that have not landed, sorted.
     pub fn append_queues(&self) -> Vec<AppendQueue> {
         let queue_of = |w: &Waiting| AppendQueue { client: w.client, at: w.at };
         let queues: BTreeSet<AppendQueue> = self.state().waiting.iter().map(queue_of).collect();
@@ -134,7 +134,7 @@ impl Simulated {
         state.waiting.iter().position(|w| w.client == queue.client && w.at == queue.at)
     }
 
-    /// Lets the oldest append of a queue land and acknowledges it.
+    /// Lets the oldest append of a queue land, and acknowledges it.
     pub fn land(&self, queue: AppendQueue) {
         let mut state = self.state();
         if let Some(first) = self.first_of(&state, queue) {
@@ -143,7 +143,7 @@ impl Simulated {
         }
     }
 
-    /// Refuses the oldest append of a queue: it is never stored.
+    /// Refuses the oldest append of a queue; it is never stored.
     pub fn refuse(&self, queue: AppendQueue) {
         let mut state = self.state();
         if let Some(first) = self.first_of(&state, queue) {
@@ -155,7 +155,7 @@ impl Simulated {
         }
     }
 
-    /// Says that the outcome of a queue's oldest append is unknown. It may still land.
+    /// Reports the outcome of a queue's oldest append as unknown. It may still land.
     pub fn time_out(&self, queue: AppendQueue) {
         let mut state = self.state();
         if let Some(first) = self.first_of(&state, queue)
@@ -166,8 +166,8 @@ impl Simulated {
         }
     }
 
-    /// A client dies. For each of its queues `kept` says how many appends are on
-    /// their way already; the others are lost without an outcome.
+    /// A client dies. `kept` returns for each of its queues how many of the first appends
+    /// may still land; the others are lost without an outcome.
     pub fn die(&self, client: u32, mut kept: impl FnMut(TopicPartition, usize) -> usize) {
         let mut state = self.state();
         let mut lengths: BTreeMap<TopicPartition, usize> = BTreeMap::new();
@@ -188,12 +188,12 @@ impl Simulated {
         });
     }
 
-    /// A crash of everyone: what has not landed is gone, and nobody is told.
+    /// All clients crash: what has not landed is lost without an outcome.
     pub fn crash(&self) {
         self.state().waiting.clear();
     }
 
-    /// Appends to this partition fail from now on, or work again.
+    /// Lets appends to this partition fail from now on, or succeed again.
     pub fn fail(&self, at: TopicPartition, failing: bool) {
         let mut state = self.state();
         if failing {
@@ -268,21 +268,21 @@ impl Simulated {
     pub fn subscribe(&self, at: TopicPartition, notify: Arc<Notify>) {
         let mut state = self.state();
         let listeners = &mut state.parts.entry(at).or_default().listeners;
-        // Readers of dead processes are listening no more.
+        // Listeners of dead processes are dropped.
         listeners.retain(|known| Arc::strong_count(known) > 1);
         if !listeners.iter().any(|known| Arc::ptr_eq(known, &notify)) {
             listeners.push(notify);
         }
     }
 
-    /// Loses the records of a partition from an offset on; gives them.
+    /// Removes the records of a partition from an offset on; returns them.
     pub fn cut(&self, at: TopicPartition, end: u64) -> Vec<Record> {
         let mut state = self.state();
         let Some(part) = state.parts.get_mut(&at) else { return Vec::new() };
         part.records.split_off(end.saturating_sub(part.start) as usize)
     }
 
-    /// Puts records back that were lost.
+    /// Adds removed records again.
     pub fn put_back(&self, at: TopicPartition, records: Vec<Record>) {
         let mut state = self.state();
         state.parts.entry(at).or_default().records.extend(records);

@@ -1,17 +1,17 @@
-//! What real and simulated disks are both asked with, and answer.
+//! Types that real and simulated disks share.
 
 /// How a file is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Open {
     /// To read what is there.
     Read,
-    /// To read and to append; it must be there.
+    /// For reading and appending; the file must exist.
     Append,
-    /// To read and to append; it must not be there yet.
+    /// For reading and appending; the file must not exist yet.
     New,
-    /// To write from the beginning; what was there is gone.
+    /// For writing from the beginning; the file becomes empty.
     Replace,
-    /// To write again what is there, in its place.
+    /// For overwriting bytes in place.
     Rewrite,
 }
 

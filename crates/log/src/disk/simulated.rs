@@ -29,10 +29,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use super::open::{DiskSpace, Open};
 
 const SECTOR_BYTES: usize = 512;
-/// What a disk without a capacity says it has.
+/// The size that a disk without a capacity reports.
 const VAST_BYTES: u64 = 1 << 50;
 
-/// What is done with a disk; faults are aimed at one kind, or at any.
+/// The operations of a disk; a fault is injected into one kind, or into any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Operation {
     Open,
@@ -57,11 +57,12 @@ pub enum Fault {
     NoSpace,
     /// `EINTR`; only reads and appends are interrupted.
     Interrupted,
-    /// An append writes a part and says so.
+    /// An append writes and reports only a part.
     Short,
-    /// An append lands on earlier bytes of its file, and zeroes where it should be.
+    /// An append overwrites earlier bytes of its file, and leaves zeroes where it should
+    /// be.
     Misdirected,
-    /// The process dies here: this and all later operations fail, until
+    /// The process dies: this and all later operations fail, until
     /// [`SimulatedDisk::crash`].
     Death,
 }
@@ -69,11 +70,11 @@ pub enum Fault {
 /// How a process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Crash {
-    /// The process alone: what it wrote is in the page cache.
+    /// The process is killed; what it wrote is in the page cache.
     Kill,
-    /// The power, with nothing kept but what was synced.
+    /// The power fails, and only what was synced is kept.
     Synced,
-    /// The power, with any legal part of what was not synced.
+    /// The power fails, and any legal part of what was not synced is kept, too.
     Torn,
 }
 
@@ -90,7 +91,7 @@ struct State {
     inodes: Vec<Inode>,
     names: BTreeMap<PathBuf, usize>,
     durable_names: BTreeMap<PathBuf, usize>,
-    /// Names changed since their folder was synced, in order.
+    /// Changes of names since their folder was synced, in order.
     unsynced_names: Vec<NameChange>,
     folders: BTreeSet<PathBuf>,
     locks: BTreeSet<PathBuf>,
@@ -102,12 +103,12 @@ struct State {
 
 #[derive(Debug, Default)]
 struct Inode {
-    /// As a process sees it.
+    /// The bytes as processes see them.
     bytes: Vec<u8>,
-    /// As it was when it was last synced.
+    /// The bytes at the last sync.
     synced: Vec<u8>,
-    /// Below here nothing was written since, or what was is lost to a failed sync:
-    /// no later one brings it to the disk.
+    /// Bytes below this position have not changed since the last sync, or their change was
+    /// lost by a failed sync and no later one makes it durable.
     same_bytes: usize,
 }
 
@@ -118,7 +119,7 @@ enum NameChange {
     Removed(PathBuf),
 }
 
-/// A fault for the operation of a kind that is `countdown` away.
+/// A fault for the operation of a kind that is `countdown` operations away.
 #[derive(Debug)]
 struct ArmedFault {
     at: Option<Operation>,
@@ -131,7 +132,7 @@ impl SimulatedDisk {
         Arc::new(SimulatedDisk { state: Mutex::new(State { random: seed, ..State::default() }) })
     }
 
-    /// The disk as the process that starts now has it.
+    /// The disk for the process that starts now.
     pub(super) fn mounted(self: &Arc<Self>) -> Mount {
         Mount { disk: self.clone(), generation: self.state().generation }
     }
@@ -140,7 +141,7 @@ impl SimulatedDisk {
         self.state.lock().expect("no panic holds this lock")
     }
 
-    /// Ends the process that has the disk: what it still holds is of no use.
+    /// Ends the process that uses the disk: its handles become useless.
     pub fn crash(&self, how: Crash) {
         let state = &mut *self.state();
         state.generation += 1;
@@ -164,45 +165,45 @@ impl SimulatedDisk {
         state.forget_nameless();
     }
 
-    /// Aims a fault at the operation that is `after` others of its kind away (0:
-    /// the next one); of any kind without one. Each happens once.
+    /// Injects a fault into the operation that comes after `after` others of its kind (0
+    /// for the next), or of any kind. Each fault happens once.
     pub fn inject(&self, at: Option<Operation>, after: u64, fault: Fault) {
         self.state().faults.push(ArmedFault { at, countdown: after, fault });
     }
 
-    /// Takes back faults that have not happened; gives how many there were.
+    /// Removes faults that have not happened; returns how many there were.
     pub fn forget_faults(&self) -> usize {
         std::mem::take(&mut self.state().faults).len()
     }
 
-    /// How many bytes fit on it; without a bound at first.
+    /// Sets how many bytes fit on the disk; initially there is no bound.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.state().capacity_bytes = bytes;
     }
 
-    /// How many operations there have been.
+    /// How many operations there were.
     pub fn operations(&self) -> u64 {
         self.state().operations
     }
 
-    /// How many bytes were read by processes.
+    /// How many bytes processes have read.
     pub fn bytes_read(&self) -> u64 {
         self.state().bytes_read
     }
 
-    /// The files, ascending by path.
+    /// The paths of all files, in ascending order.
     pub fn paths(&self) -> Vec<PathBuf> {
         self.state().names.keys().cloned().collect()
     }
 
-    /// The bytes of a file, as a process would read them.
+    /// The bytes of a file as processes see them.
     pub fn bytes(&self, path: &Path) -> Option<Vec<u8>> {
         let state = self.state();
         state.names.get(path).map(|inode| state.inodes[*inode].bytes.clone())
     }
 
-    /// Puts bytes in the place of a file's, as somebody else would, durably; or,
-    /// with `None`, takes the file away.
+    /// Replaces the bytes of a file durably, as another program would; `None` removes the
+    /// file.
     pub fn overwrite(&self, path: &Path, bytes: Option<Vec<u8>>) {
         let state = &mut *self.state();
         let Some(bytes) = bytes else {
@@ -223,7 +224,7 @@ impl SimulatedDisk {
         state.inodes[inode] = Inode { synced: bytes.clone(), bytes, same_bytes };
     }
 
-    /// Flips a bit at rest; nothing happens behind the end of the file.
+    /// Flips a bit at rest; positions behind the end of the file are ignored.
     pub fn flip(&self, path: &Path, byte: usize, bit: u32) {
         let state = &mut *self.state();
         let Some(inode) = state.names.get(path).copied() else { return };
@@ -236,7 +237,7 @@ impl SimulatedDisk {
     }
 }
 
-/// A name's file in a map of names, after a change.
+/// Applies a change to a map of names.
 fn apply(names: &mut BTreeMap<PathBuf, usize>, change: &NameChange) {
     match change {
         NameChange::Made(path, inode) => {
@@ -254,7 +255,7 @@ fn apply(names: &mut BTreeMap<PathBuf, usize>, change: &NameChange) {
 }
 
 impl State {
-    /// Splitmix64: the same numbers everywhere.
+    /// Splitmix64, the same on every machine.
     fn next_random(&mut self) -> u64 {
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.random;
@@ -267,7 +268,7 @@ impl State {
         self.next_random() % bound.max(1)
     }
 
-    /// Nobody has a file open now: those without a name are gone.
+    /// No file is open any more, so files without a name are gone.
     fn forget_nameless(&mut self) {
         let made = self.unsynced_names.iter().filter_map(|change| match change {
             NameChange::Made(_, inode) => Some(*inode),
@@ -284,7 +285,7 @@ impl State {
         self.names.values().map(|inode| self.inodes[*inode].bytes.len() as u64).sum()
     }
 
-    /// What a file may hold after the power went.
+    /// What a file may contain after a power failure.
     fn torn(&mut self, inode: usize) -> Vec<u8> {
         let how = self.below(4);
         let Inode { bytes, synced, .. } = std::mem::take(&mut self.inodes[inode]);
@@ -301,10 +302,10 @@ impl State {
         let mut left = vec![0; len];
         for start in (0..len).step_by(SECTOR_BYTES) {
             let end = (start + SECTOR_BYTES).min(len);
-            // A first part that arrived, or any sectors.
+            // Either a prefix arrived, or any sectors.
             let from = if prefix || self.below(2) == 0 { &bytes } else { &synced };
             for (byte, at) in left[start..end].iter_mut().zip(start..) {
-                // What was synced and then cut off may be there still.
+                // What was synced and then truncated may be there still.
                 *byte = from.get(at).or(synced.get(at)).copied().unwrap_or(0);
             }
         }
@@ -312,7 +313,7 @@ impl State {
     }
 }
 
-/// The disk as one process has it.
+/// The disk as one process uses it.
 #[derive(Debug, Clone)]
 pub struct Mount {
     disk: Arc<SimulatedDisk>,
@@ -326,7 +327,7 @@ pub struct Handle {
     inode: usize,
 }
 
-/// A lock that is given up when it is dropped.
+/// A lock that is released when dropped.
 #[derive(Debug)]
 pub struct Held {
     mount: Mount,
@@ -343,7 +344,7 @@ impl Drop for Held {
 }
 
 impl Mount {
-    /// Counts an operation; gives the fault that it meets.
+    /// Counts an operation; returns the fault that it meets.
     fn begin(&self, operation: Operation) -> io::Result<(MutexGuard<'_, State>, Option<Fault>)> {
         let mut state = self.disk.state();
         if state.generation != self.generation || state.dead {
@@ -374,7 +375,7 @@ impl Mount {
         }
     }
 
-    /// As [`Mount::begin`], for operations that do nothing when they fail.
+    /// As [`Mount::begin`], for operations without any effect when they fail.
     fn attempt(&self, operation: Operation) -> io::Result<MutexGuard<'_, State>> {
         match self.begin(operation)? {
             (_, Some(Fault::Io)) => Err(io_error()),
@@ -537,7 +538,7 @@ impl Handle {
             inode.same_bytes = inode.bytes.len();
             return Err(if fault == Some(Fault::Io) { io_error() } else { io::ErrorKind::StorageFull.into() });
         }
-        // Where something was lost the disk has what it had, or nothing.
+        // Bytes that were lost are as they were at the last sync, or zero.
         inode.synced.resize(inode.bytes.len(), 0);
         inode.synced[inode.same_bytes..].copy_from_slice(&inode.bytes[inode.same_bytes..]);
         inode.same_bytes = inode.bytes.len();
@@ -558,12 +559,12 @@ impl Handle {
         let free = state.capacity_bytes.map_or(u64::MAX, |all| all.saturating_sub(state.used_bytes()));
         let there = state.inodes[self.inode].bytes.len();
         let from = usize::try_from(position).unwrap_or(usize::MAX).min(there);
-        // What stands there already has its room.
+        // Bytes that are overwritten have their space already.
         let fits = (there - from).saturating_add(usize::try_from(free).unwrap_or(usize::MAX)).min(bytes.len());
         let part = match fault {
             Some(Fault::Io) => state.below(fits as u64 + 1) as usize,
             Some(Fault::NoSpace) => 0,
-            // What was cut short is written on.
+            // A short write is continued.
             _ => fits,
         };
         let inode = &mut state.inodes[self.inode];

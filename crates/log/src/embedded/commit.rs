@@ -1,23 +1,23 @@
-//! A writer's commit log: what a group adds to all its segments, once more in one
-//! place, so that one sync of one file makes the group durable. The segments are
-//! written at the same time and synced later, when the commit log is full; a start
-//! after a crash first writes again what the commit log holds.
+//! A writer's commit log: what a group of records adds to all its segments, once more in
+//! one file, so that one sync makes the group durable. The segments are written at the same
+//! time and synced later, when the commit log is full; a start after a crash first replays
+//! the commit log.
 //!
-//! Two files take turns. While one is written, the segments that the other speaks of
-//! are synced, and then it is written from its beginning again: a file that keeps
-//! its length costs a sync no change of the file system's own tables.
+//! Two files are used in turn. While one is written, the segments of the groups in the other
+//! are synced; then the other is overwritten from its beginning, because syncing a file that
+//! keeps its length does not change the file system's metadata.
 //!
 //! ```text
-//! length    u32  of everything behind the checksum
-//! crc32c    u32  of everything behind it
+//! length    u32  bytes after the checksum
+//! crc32c    u32  of these bytes
 //! run       u64  the same for all groups that one process has written
-//! group     u64  one more than the group before
+//! group     u64  one more than that of the group before
 //! pieces    u16
 //! then per piece: u16 length, partition ("events/1"), u64 base of the segment,
 //! u64 position in it, u32 length, frames
 //! ```
-//! All big-endian. What stands behind the newest group is older: its number does
-//! not follow, or it is of another run.
+//! All integers are big-endian. What comes after the newest group is older: its number does
+//! not follow, or its run is another one.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use std::collections::BTreeMap;
@@ -34,18 +34,18 @@ use crate::error::Error;
 use crate::record::TopicPartition;
 use askwhen_domain::time::{Millis, SECOND};
 
-/// A larger group is synced where it is: it costs few syncs for its bytes, and would
-/// only be written twice.
+/// A larger group is made durable by syncing its segments: it needs few syncs for its
+/// bytes, and would otherwise be written twice.
 pub const MAX_GROUP_BYTES: usize = 64 << 10;
-/// A file that is longer is written from its beginning again, in its turn. The segments
-/// are synced once in so many bytes, and a start after a crash reads all files.
+/// The size at which the other file is used. Segments are synced once in so many bytes, and
+/// a start after a crash reads both files.
 pub const FILE_BYTES: u64 = 2 << 20;
-/// A file grows by so much before it is written there.
+/// By how much a file grows at a time.
 const GROWS_BY: u64 = 256 << 10;
-/// One for the journal, one for every other topic.
+/// The commit logs of the journal and of all other topics.
 pub const NAMES: [&str; 2] = ["journal", "outputs"];
 const FILES: usize = 2;
-/// How often is looked whether the files are still there, at most.
+/// How often at most the files are checked for existence, in milliseconds.
 const LOOK_EVERY: Millis = SECOND;
 const PREFIX_BYTES: usize = 8;
 const FIXED_BYTES: usize = 8 + 8 + 2;
@@ -55,12 +55,12 @@ fn path_of(dir: &Path, name: &str, n: usize) -> PathBuf {
     dir.join(format!("{name}-{n}.commit"))
 }
 
-/// The paths of all files that a log's writers may have.
+/// The paths of all files that commit logs may have.
 fn all_paths(dir: &Path) -> impl Iterator<Item = PathBuf> {
     NAMES.into_iter().flat_map(move |name| (0..FILES).map(move |n| path_of(dir, name, n)))
 }
 
-/// What a group adds to one segment.
+/// The part of a group that is added to one segment.
 #[derive(Debug, Clone, Copy)]
 pub struct Piece<'a> {
     pub at: TopicPartition,
@@ -85,19 +85,19 @@ pub struct CommitLog {
     run: u64,
     group: u64,
     looked_at: Millis,
-    /// None before the first group: a log that only reads has none.
+    /// Empty before the first group: a log that is only read has none.
     files: Vec<CommitFile>,
     current: usize,
     position: u64,
-    /// The segments that the current file speaks of.
+    /// The segments of the groups in the current file.
     written: BTreeMap<TopicPartition, Arc<DiskFile>>,
-    /// The sync of those that the other file speaks of.
+    /// The running sync of the segments of the groups in the other file.
     syncing: Option<Syncing>,
 }
 
 impl CommitLog {
-    /// The commit log of one writer, that has no files yet. Those of an earlier run
-    /// have been [replayed](replay) before.
+    /// The commit log of one writer, without files yet. Those of an earlier run must have
+    /// been [replayed](replay).
     pub fn new(disk: Disk, dir: PathBuf, name: &'static str, identity: Arc<IdentityFile>) -> CommitLog {
         let run = disk.unique() as u64;
         CommitLog {
@@ -117,18 +117,18 @@ impl CommitLog {
         }
     }
 
-    /// As it is, with files of so many bytes.
+    /// The same with another size of files.
     #[must_use]
     pub fn with_files_of(self, bytes: u64) -> CommitLog {
         CommitLog { file_bytes: bytes, ..self }
     }
 
-    /// Makes room for a group of so many pieces and bytes, before any of it is written
+    /// Makes space for a group of so many pieces and bytes, before any of it is written
     /// anywhere.
     ///
     /// # Errors
-    /// When there is no room; any other, also of an earlier sync, leaves what is
-    /// durable unknown.
+    /// When there is no space; any other error, also of an earlier sync, leaves it unknown
+    /// what is durable.
     pub fn prepare(
         &mut self,
         pieces: usize,
@@ -161,11 +161,11 @@ impl CommitLog {
         Ok(())
     }
 
-    /// Waits until what the other file speaks of is durable where it belongs. A later
-    /// sync of the same segment would not tell that this one has failed.
+    /// Waits until the segments of the groups in the other file are durable. A later sync
+    /// of the same segments would not report that this one failed.
     ///
     /// # Errors
-    /// Then the next start writes it again.
+    /// When a sync failed; then the next start replays the groups.
     pub fn settle(&mut self) -> Result<(), Error> {
         self.syncing.take().map_or(Ok(()), Syncing::wait)
     }
@@ -187,11 +187,11 @@ impl CommitLog {
         Ok(())
     }
 
-    /// Makes a group durable, for which there is [room](CommitLog::prepare), and which
-    /// has been written to its segments.
+    /// Makes a group durable that was written to its segments and for which there is
+    /// [space](CommitLog::prepare).
     ///
     /// # Errors
-    /// Any leaves the outcome unknown.
+    /// Any error leaves the outcome unknown.
     pub fn write(&mut self, pieces: &[Piece<'_>]) -> Result<(), Error> {
         let file = &self.files[self.current];
         let group = encode(self.run, self.group, pieces);
@@ -205,9 +205,10 @@ impl CommitLog {
         Ok(())
     }
 
-    /// A start would not find what is written to a file that has no name any more.
+    /// Checks that the files still exist: a start would not find what is written to a
+    /// removed one.
     fn are_there(&self) -> Result<(), Error> {
-        // A disk that does not say counts as one that still has the file.
+        // If the disk cannot tell, the file counts as there.
         let is_gone = |file: &&CommitFile| !self.disk.names(&file.path, &file.file).unwrap_or(true);
         match self.files.iter().find(is_gone) {
             Some(file) => {
@@ -217,7 +218,7 @@ impl CommitLog {
         }
     }
 
-    /// Syncs the segments, and empties the files: nothing is to be replayed then.
+    /// Syncs the segments and empties the files, so that nothing has to be replayed.
     ///
     /// # Errors
     /// Then the next start replays them.
@@ -232,19 +233,19 @@ impl CommitLog {
     }
 }
 
-/// Why there is no room for a group.
+/// Why there is no space for a group.
 #[derive(Debug)]
 pub enum PrepareError {
     /// Nothing of the group was written.
     Disk(io::Error),
-    /// An earlier group may not be durable where it is.
+    /// An earlier group may not be durable in its segments.
     Unknown(Error),
 }
 
-/// Bytes of the longest name of a partition.
+/// The longest name of a partition, in bytes.
 const LONGEST_NAME: usize = 40;
 
-/// Nothing stands in the file any more; it keeps its length.
+/// Marks the file as empty; it keeps its length.
 fn empty(file: &DiskFile) -> io::Result<()> {
     if file.is_empty()? {
         return Ok(());
@@ -278,7 +279,7 @@ fn encode(run: u64, group: u64, pieces: &[Piece<'_>]) -> BytesMut {
     out
 }
 
-/// A group as it is read again.
+/// A group that is read back.
 #[derive(Debug)]
 struct Group {
     run: u64,
@@ -294,8 +295,8 @@ struct ReadPiece {
     frames: Bytes,
 }
 
-/// The group that `bytes` begin with, and its length; none when it is torn, or none was
-/// ever written here.
+/// The group at the start of `bytes`, and its length; `None` when it is torn, or there is
+/// none.
 fn decode(bytes: &Bytes) -> Option<(Group, usize)> {
     let length = u32::from_be_bytes(bytes.get(..4)?.try_into().ok()?) as usize;
     let crc = u32::from_be_bytes(bytes.get(4..PREFIX_BYTES)?.try_into().ok()?);
@@ -321,7 +322,7 @@ fn decode(bytes: &Bytes) -> Option<(Group, usize)> {
     Some((Group { run, group, pieces }, end))
 }
 
-/// The groups of one file, oldest first.
+/// The groups in one file, oldest first.
 fn groups(mut bytes: Bytes) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     while let Some((group, len_bytes)) = decode(&bytes) {
@@ -355,12 +356,11 @@ fn read(disk: &Disk, path: &Path) -> Result<Option<Bytes>, Error> {
     }
 }
 
-/// At a start, before the segments are looked at: writes what an earlier run has
-/// committed to where it belongs, makes that durable, and empties the commit logs.
-/// Doing it again changes nothing.
+/// Replays the commit logs at a start, before segments are recovered: writes the groups to
+/// their segments, makes these durable, and empties the files. It can be repeated.
 ///
 /// # Errors
-/// [`Error::Damaged`] when a segment is not there, or misses what was before.
+/// [`Error::Damaged`] when a segment is missing, or lacks what came before a group.
 pub fn replay(disk: &Disk, dir: &Path) -> Result<(), Error> {
     let mut groups_found = 0;
     for name in NAMES {
@@ -404,7 +404,7 @@ struct NewestSegment {
 }
 
 impl Replay<'_> {
-    /// Only the newest segment may miss anything: one is synced before the next begins.
+    /// Only the newest segment can lack anything: one is synced before the next begins.
     fn write(&mut self, piece: &ReadPiece) -> Result<(), Error> {
         if !self.open.contains_key(&piece.at) {
             let newest = self.newest(piece)?;
@@ -421,8 +421,8 @@ impl Replay<'_> {
             let detail = format!("the file has {} bytes where it had {}", newest.len_bytes, piece.position);
             return Err(self.damaged(piece, detail));
         }
-        // Also where the same bytes are there: the memory of the machine may hold what a
-        // failed write has kept from the disk.
+        // Written even if the same bytes are there: they may be only in the page cache,
+        // after a failed write.
         let written = newest.file.write_all_at(&piece.frames, piece.position);
         written.map_err(|e| Error::io(newest.path.display().to_string(), e))?;
         newest.len_bytes = newest.len_bytes.max(piece.position + piece.frames.len() as u64);

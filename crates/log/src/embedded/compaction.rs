@@ -1,8 +1,7 @@
-//! Compaction of topics that keep the latest record of each key: the segments
-//! that are not written to any more become one, in which records keep their
-//! offsets, their bytes and their order. Safe at every crash: the draft is
-//! durable before the note says that it takes the others' place, and takes it by
-//! one renaming.
+//! Compaction of topics that keep the latest record of each key: all segments that are not
+//! being written become one, in which records keep their offsets, bytes and order. Safe at
+//! every crash: the draft is durable before the note says that it replaces the others, and
+//! it replaces them by one rename.
 
 use bytes::BytesMut;
 use std::collections::HashMap;
@@ -17,14 +16,13 @@ use crate::error::Error;
 use crate::record::{Record, TopicPartition};
 use askwhen_domain::time::{HOUR, Millis};
 
-/// Segments of such topics are smaller, because only what is in older ones is
-/// compacted.
+/// Segments of such topics are smaller, because only older segments are compacted.
 pub const SEGMENT_BYTES: u64 = 4 << 20;
-/// How long a tombstone stays, for readers that are behind.
+/// How long a tombstone is kept for readers that are behind, in milliseconds.
 const TOMBSTONE_KEPT: Millis = 24 * HOUR;
 const DRAFT: &str = "merged";
 
-/// A segment that is not written to any more.
+/// A segment that is not being written any more.
 #[derive(Debug, Clone)]
 pub struct SealedSegment {
     pub base: u64,
@@ -33,23 +31,23 @@ pub struct SealedSegment {
     pub len_bytes: u64,
 }
 
-/// The first segment is what was left by the last compaction: it is worth it when
-/// as much has come since.
+/// Whether compaction is worth while: the first segment is the result of the last one, and
+/// as much has been written since.
 pub fn is_due(sealed: &[SealedSegment]) -> bool {
     let Some((clean, dirty)) = sealed.split_first() else { return false };
     !dirty.is_empty() && dirty.iter().map(|segment| segment.len_bytes).sum::<u64>() >= clean.len_bytes
 }
 
-/// Where the draft of a merged segment is until it takes its place.
+/// The path of the draft of a merged segment.
 pub fn draft_path(path: &Path) -> PathBuf {
     path.with_extension(DRAFT)
 }
 
-/// Writes the draft of what the sealed segments come to.
+/// Writes the draft of the merged segment.
 ///
 /// # Errors
-/// When one cannot be read or is damaged, or the draft cannot be written; then
-/// there is no draft.
+/// When a segment cannot be read or is damaged, or the draft cannot be written; then there
+/// is no draft.
 pub fn draft(disk: &Disk, at: TopicPartition, sealed: &[SealedSegment], now: Millis) -> Result<Merging, Error> {
     let path = draft_path(&sealed[0].path);
     let written = latest(at, sealed).and_then(|latest| write_draft(disk, at, sealed, &path, &latest, now));
@@ -59,7 +57,7 @@ pub fn draft(disk: &Disk, at: TopicPartition, sealed: &[SealedSegment], now: Mil
     written
 }
 
-/// The offset of the latest record of each key, and of the last record of all.
+/// By key, the offset of its latest record; and the offset of the last record.
 struct Latest {
     by_key: HashMap<Vec<u8>, u64>,
     last: u64,
@@ -93,11 +91,11 @@ fn write_draft(
     walk(at, sealed, |record, segment, position, len_bytes| {
         let is_latest = record.key.as_ref().is_none_or(|key| latest.by_key.get(&key[..]) == Some(&record.offset));
         let is_old_tombstone = record.value.is_none() && record.appended_at < now - TOMBSTONE_KEPT;
-        // The last one stays: whoever reads to the end finds that it is the end.
+        // The last record stays, so that readers find the end.
         if record.offset != latest.last && (!is_latest || is_old_tombstone) {
             return Ok(());
         }
-        // The frame as it is: its checksum stands for the record elsewhere.
+        // The frame is copied as it is, because others compare its checksum.
         let frame = read_bytes(&segment.file, position, len_bytes).map_err(io)?;
         out.extend_from_slice(&frame);
         merging.bytes += frame.len() as u64;
@@ -113,9 +111,9 @@ fn write_draft(
     Ok(merging)
 }
 
-/// Hands every record of the segments to `each`, once and by offset, with its
-/// segment, the position of its frame there and the frame's length. A compaction
-/// that was not finished has left records in two segments.
+/// Passes every record of the segments to `each`, once and in the order of offsets, with
+/// its segment, the position and the length of its frame. An unfinished compaction leaves
+/// records in two segments.
 fn walk(
     at: TopicPartition,
     sealed: &[SealedSegment],
@@ -145,8 +143,8 @@ fn walk(
     Ok(())
 }
 
-/// At a start: brings a merging to its end that was noted and not finished, or
-/// drops its draft; gives the segments that are not as they were noted.
+/// At a start: completes a compaction that was noted, or removes its draft; returns the
+/// segments that differ from the note.
 ///
 /// # Errors
 /// When files cannot be removed.
@@ -162,9 +160,9 @@ pub fn finish(disk: &Disk, dir: &Path, noted: Option<&NotedEnd>) -> Result<Vec<u
     let path = dir.join(segment::file_name(*first));
     match disk.open(&path, Open::Read).and_then(|file| holds(&file, merging)) {
         Ok(true) => {}
-        // The draft had not taken its place.
+        // The draft was not renamed.
         Ok(false) => return Ok(Vec::new()),
-        // Recovery compares the files with the note, and reports the one that is gone.
+        // Recovery compares the files with the note, and reports the missing one.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(io(error)),
     }
@@ -177,7 +175,7 @@ pub fn finish(disk: &Disk, dir: &Path, noted: Option<&NotedEnd>) -> Result<Vec<u
     Ok(merging.segments.clone())
 }
 
-/// Whether a file is what the merging came to. Its length alone does not tell.
+/// Whether a file is the result of the compaction; its length alone does not tell.
 fn holds(file: &DiskFile, merging: &Merging) -> std::io::Result<bool> {
     if file.len()? != merging.bytes {
         return Ok(false);

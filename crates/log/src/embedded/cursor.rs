@@ -6,29 +6,28 @@ use std::io;
 use super::super::disk::DiskFile;
 use super::super::frame::{self, Frame, FrameError};
 
-/// What a cursor reads at a time, if nobody says otherwise.
+/// The default bytes read at a time.
 pub const STEP_BYTES: usize = 1 << 20;
-/// The least that it reads: a prefix is never cut by it.
+/// The least bytes read at a time, so that a frame's prefix is never cut.
 const MIN_STEP_BYTES: usize = 4 << 10;
 
-/// Walks through the frames of one file from a place on, in bounded steps; a
-/// frame that is larger than a step is read as a whole. A segment that was
-/// compacted has gaps between its offsets, others have none.
+/// Walks through the frames of one file in bounded steps; a frame that is larger than a
+/// step is read as a whole. In compacted segments offsets may have gaps, in others not.
 #[derive(Debug)]
 pub struct FrameCursor<'a> {
     file: &'a DiskFile,
     step_bytes: usize,
     has_gaps: bool,
-    /// Where the next frame begins, and the offset that it should have.
+    /// The start of the next frame, and its expected offset.
     position: u64,
     next_offset: u64,
-    /// Nothing from here on is looked at.
+    /// Nothing behind it is read.
     limit: u64,
-    /// What has been read from `position` on.
+    /// Bytes that were read from `position` on.
     buffer: Bytes,
 }
 
-/// Where a frame begins in its file, or would, and the offset of its record.
+/// The position of a frame in its file, and the offset of its record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameStart {
     pub position: u64,
@@ -42,13 +41,13 @@ impl FrameStart {
     }
 }
 
-/// What a cursor found at its place.
+/// What the cursor found.
 #[derive(Debug)]
 pub enum CursorItem {
     Frame(Frame),
-    /// The limit: every byte before it belongs to a sound frame.
+    /// The limit was reached: all bytes before it are valid frames.
     End,
-    /// No frame that belongs here. The cursor stays before it.
+    /// No valid frame; the cursor stays before it.
     Broken(FrameError),
 }
 
@@ -66,34 +65,34 @@ impl<'a> FrameCursor<'a> {
         }
     }
 
-    /// Reads about so much at a time.
+    /// Reads about so many bytes at a time.
     pub fn in_steps_of(mut self, bytes: usize) -> FrameCursor<'a> {
         self.step_bytes = bytes.clamp(MIN_STEP_BYTES, STEP_BYTES);
         self
     }
 
-    /// Takes any later offset for the next one, as in a segment that was compacted.
+    /// Accepts gaps between offsets, as in compacted segments.
     pub fn with_gaps(mut self, has_gaps: bool) -> FrameCursor<'a> {
         self.has_gaps = has_gaps;
         self
     }
 
-    /// The next frame: where it begins, and the offset that it should have.
+    /// The start of the next frame, and its expected offset.
     pub fn start(&self) -> FrameStart {
         FrameStart { position: self.position, offset: self.next_offset }
     }
 
-    /// Where the next frame begins.
+    /// The position of the next frame.
     pub fn position(&self) -> u64 {
         self.position
     }
 
-    /// One past the last offset that was found.
+    /// One past the last offset found.
     pub fn next_offset(&self) -> u64 {
         self.next_offset
     }
 
-    /// The frame at the cursor's place, which it then has passed.
+    /// The next frame; the cursor moves behind it.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -106,7 +105,7 @@ impl<'a> FrameCursor<'a> {
             let frame = match frame::decode(&self.buffer) {
                 Ok(frame) => frame,
                 Err(FrameError::Short) if (self.buffer.len() as u64) < left => {
-                    // The frame goes on behind what was read.
+                    // The frame continues behind what was read.
                     if !self.fill(left)? {
                         return Ok(CursorItem::Broken(FrameError::Short));
                     }
@@ -125,8 +124,8 @@ impl<'a> FrameCursor<'a> {
         }
     }
 
-    /// Reads on from the beginning of the next frame, at least the whole of it;
-    /// false when the file has no more than is known.
+    /// Reads on from the next frame, at least all of it; returns `false` when the file has
+    /// no more bytes.
     fn fill(&mut self, left: u64) -> io::Result<bool> {
         let frame = frame::peek_len(&self.buffer).unwrap_or(0);
         let want = self.step_bytes.max(frame).min(usize::try_from(left).unwrap_or(usize::MAX));
@@ -148,9 +147,9 @@ pub fn read_bytes(file: &DiskFile, position: u64, len: usize) -> io::Result<Byte
     Ok(buffer.freeze())
 }
 
-/// The largest `durable` of any sound frame behind a broken one: frames of a torn
-/// batch may survive out of order, so every position up to the limit is tried. 0
-/// when there is none.
+/// The largest `durable` of any valid frame behind a broken one; 0 when there is none.
+/// Frames of a torn batch may survive out of order, so every position up to the limit is
+/// tried.
 ///
 /// # Errors
 /// When the file cannot be read.
@@ -160,7 +159,7 @@ pub fn durable_beyond(file: &DiskFile, broken: FrameStart, limit: u64) -> io::Re
     let bytes = read_bytes(file, broken.position, left)?;
     let (mut durable, mut at) = (0, 1);
     while at + frame::PREFIX_BYTES < bytes.len() {
-        // Cheap questions first: a checksum over whatever stands here costs much.
+        // Cheap checks first: a checksum is expensive.
         let believable = frame::peek_len(&bytes[at..]).is_some_and(|len| at + len <= bytes.len())
             && frame::peek_offset(&bytes[at..])
                 .is_some_and(|offset| offset > after_offset && offset - after_offset <= bytes.len() as u64);

@@ -1,7 +1,6 @@
-//! How far each partition was durable when somebody last looked: written beside
-//! the segments every second or so, and when a partition's files change. A start
-//! reads on from there instead of from the beginning of a file, and notices when
-//! less is there than was.
+//! Notes how far each partition was durable: written beside the segments about every
+//! second, and when a partition's files change. A start verifies from there instead of from
+//! the beginning of a file, and notices when something is missing.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -12,26 +11,26 @@ use crate::error::Error;
 use askwhen_domain::time::Millis;
 
 const FILE: &str = "ends.json";
-/// The file of version 0.1.0 has no format and only ends.
+/// The file of version 0.1.0 has no format and contains only ends.
 const FORMAT: u32 = 2;
 
-/// A partition as it was. All of it was durable then, and stays.
+/// The noted state of a partition; all of it was durable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NotedEnd {
     /// One past the last record.
     pub end: u64,
-    /// From here on a start reads and verifies all frames.
+    /// From here on a start verifies all frames.
     pub verify: FramePosition,
-    /// Base and bytes of each segment, ascending.
+    /// Base and length of each segment, in ascending order.
     pub segments: Vec<(u64, u64)>,
     pub newest_at: Option<Millis>,
-    /// A compaction whose result is about to take its place.
+    /// A compaction whose result is about to be renamed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub merging: Option<Merging>,
 }
 
-/// Segments, by their bases, that become the first of them, and what that file
-/// holds then.
+/// The bases of the segments that are merged into the first, and what that file then
+/// contains.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Merging {
     pub segments: Vec<u64>,
@@ -40,14 +39,13 @@ pub struct Merging {
 }
 
 impl NotedEnd {
-    /// Whether these are the segments that were noted, and nothing was about to
-    /// be changed.
+    /// Whether these are the noted segments, and no compaction was under way.
     pub fn lists(&self, bases: &[u64]) -> bool {
         self.merging.is_none() && self.segments.iter().map(|(base, _)| base).eq(bases)
     }
 }
 
-/// Where a frame begins, or would.
+/// The position of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FramePosition {
     /// Base of the segment.
@@ -56,18 +54,18 @@ pub struct FramePosition {
     pub offset: u64,
 }
 
-/// What the file says.
+/// The contents of the file.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Ends {
     pub noted: BTreeMap<String, NotedEnd>,
-    /// Of version 0.1.0, or of a restored backup: where each partition ended.
+    /// Ends without positions, from version 0.1.0 or a restored backup.
     pub plain: BTreeMap<String, u64>,
 }
 
 #[derive(Serialize, Deserialize)]
 struct Stored {
     format: u32,
-    /// Of `partitions`, serialised without spaces.
+    /// CRC-32C of `partitions`, serialised without spaces.
     crc32c: u32,
     partitions: BTreeMap<String, NotedEnd>,
 }
@@ -81,12 +79,11 @@ fn checksum(partitions: &BTreeMap<String, NotedEnd>) -> u32 {
 }
 
 impl Ends {
-    /// What was noted in the log of `dir`; nothing where there is no file. One
-    /// that is damaged counts as none: everything that it would have vouched
-    /// for is read then.
+    /// Reads the note of the log in `dir`; an empty one when there is no file. A damaged
+    /// one counts as empty: then everything that it would cover is verified.
     ///
     /// # Errors
-    /// When the file is there and cannot be read.
+    /// When the file exists and cannot be read.
     pub fn read(disk: &Disk, dir: &Path) -> Result<Ends, Error> {
         let bytes = match disk.read(&path(dir)) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Ends::default()),
@@ -107,17 +104,17 @@ impl Ends {
         }
     }
 
-    /// The end that is vouched for.
+    /// The noted end.
     pub fn end(&self, partition: &str) -> u64 {
         let noted = self.noted.get(partition).map_or(0, |noted| noted.end);
         noted.max(self.plain.get(partition).copied().unwrap_or(0))
     }
 }
 
-/// Notes how far all partitions are; gives the bytes of the note.
+/// Writes the note; returns its length in bytes.
 ///
 /// # Errors
-/// As the disk's `replace`; then the older note holds.
+/// As the disk's `replace`; then the older note stays valid.
 pub fn write(disk: &Disk, dir: &Path, partitions: BTreeMap<String, NotedEnd>) -> std::io::Result<usize> {
     let stored = Stored { format: FORMAT, crc32c: checksum(&partitions), partitions };
     let text = serde_json::to_vec(&stored).expect("a note serialises");
@@ -125,7 +122,7 @@ pub fn write(disk: &Disk, dir: &Path, partitions: BTreeMap<String, NotedEnd>) ->
     Ok(text.len())
 }
 
-/// Notes where the partitions of a log end that was put together from elsewhere.
+/// Writes the ends of a log whose files were made from another.
 ///
 /// # Errors
 /// As the disk's `replace`.
@@ -133,7 +130,7 @@ pub fn write_plain(disk: &Disk, dir: &Path, ends: &BTreeMap<String, u64>) -> std
     disk.replace(&path(dir), &serde_json::to_vec(ends).expect("a map serialises"))
 }
 
-/// Vouches for nothing any more: a start then finds the end by itself.
+/// Removes the note, so that a start finds the ends by itself.
 ///
 /// # Errors
 /// As the disk's `remove`.

@@ -1,5 +1,5 @@
-//! A log's files as they are, for a copy of it: which bytes are below an end, and
-//! how a log is put together from them.
+//! Copies a log by its files: which bytes are below an end, and how a log is put together
+//! from them.
 
 use bytes::BytesMut;
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::record::{NewRecord, TopicPartition};
 use askwhen_domain::time::Millis;
 
-/// How often segments are listed anew because a compaction came in between.
+/// How often segments are listed again because a compaction came in between.
 const LISTINGS: u32 = 100;
 
 /// A segment, or the first part of one.
@@ -24,15 +24,15 @@ pub struct SegmentSlice {
     pub base: u64,
     pub path: PathBuf,
     pub bytes: u64,
-    /// Held open where a compaction may put another file in its place.
+    /// Kept open where a compaction may replace the file.
     file: Option<File>,
 }
 
 impl SegmentSlice {
-    /// Its file.
+    /// Opens its file.
     ///
     /// # Errors
-    /// As the system's `open`: not found when it was trimmed in the meantime.
+    /// As the system's `open`: not found when it was trimmed meanwhile.
     pub fn open(&self) -> std::io::Result<File> {
         self.file.as_ref().map_or_else(|| File::open(&self.path), File::try_clone)
     }
@@ -42,19 +42,19 @@ pub fn dir_of(log_dir: &Path, at: TopicPartition) -> PathBuf {
     log_dir.join(at.topic.name()).join(at.partition.to_string())
 }
 
-/// Where a segment's file is.
+/// The path of a segment.
 pub fn path_of(log_dir: &Path, at: TopicPartition, base: u64) -> PathBuf {
     dir_of(log_dir, at).join(segment::file_name(base))
 }
 
-/// The pieces of a partition that hold what is below `end`, which must be where
-/// a record ends. The last may be empty: its name says where the next record goes.
+/// The parts of a partition below `end`, which must be the end of a record. The last may be
+/// empty: its name gives the offset of the next record.
 ///
 /// # Errors
-/// When a file cannot be read, or does not go as far.
+/// When a file cannot be read, or ends before `end`.
 pub fn pieces(log_dir: &Path, at: TopicPartition, end: u64) -> Result<Vec<SegmentSlice>, Error> {
-    // Segments that go while they are listed were compacted into another, which
-    // the next list has.
+    // Segments that disappear while they are listed were compacted into one that the next
+    // listing has.
     for _ in 0..LISTINGS {
         if let Some(pieces) = listed(log_dir, at, end)? {
             return Ok(pieces);
@@ -75,7 +75,7 @@ fn listed(log_dir: &Path, at: TopicPartition, end: u64) -> Result<Option<Vec<Seg
         let file = match File::open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && partition::has_gaps(at) => return Ok(None),
-            // Trimmed in the meantime: with all that was before.
+            // It was trimmed meanwhile, and all before it.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 pieces.clear();
                 continue;
@@ -94,8 +94,8 @@ fn listed(log_dir: &Path, at: TopicPartition, end: u64) -> Result<Option<Vec<Seg
     if let Some(last) = pieces.last()
         && let (Some(file), true) = (&last.file, last.base < end)
     {
-        // The last segment of the copy may have been compacted, and the newest segment
-        // of a log never is: an empty one follows it.
+        // The last segment of the copy may be a compacted one, which is never the newest of
+        // a log: an empty one follows it.
         let file = Some(file.try_clone().map_err(io)?);
         pieces.push(SegmentSlice { base: end, path: path_of(log_dir, at, end), bytes: 0, file });
     }
@@ -125,19 +125,21 @@ fn length_below(at: TopicPartition, file: &DiskFile, path: &Path, base: u64, end
     }
 }
 
-/// Makes the files of a partition from records of another log.
+/// Writes the files of a partition from records of another log.
 pub struct PartitionImporter {
     log_dir: PathBuf,
     at: TopicPartition,
     next: u64,
-    /// The segment being written: its first offset, its file, its length.
+    /// The segment being written: first offset, file, length.
     current: (u64, DiskFile, u64),
     done: Vec<SegmentSlice>,
 }
 
 impl PartitionImporter {
+    /// Begins at an offset.
+    ///
     /// # Errors
-    /// When no file can be made.
+    /// When the file cannot be created.
     pub fn begin(log_dir: &Path, at: TopicPartition, base: u64) -> Result<PartitionImporter, Error> {
         let dir = dir_of(log_dir, at);
         Disk::Real.create_dir_all(&dir).map_err(|e| Error::io(dir.display().to_string(), e))?;
@@ -155,7 +157,7 @@ impl PartitionImporter {
         self.next
     }
 
-    /// Writes a record that was taken at `appended_at`; gives its checksum.
+    /// Writes a record that was appended at `appended_at`; returns its checksum.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -179,7 +181,7 @@ impl PartitionImporter {
         read.map(|read| read.record.crc).map_err(unreadable)
     }
 
-    /// What has been made.
+    /// The segments that were written.
     pub fn finish(mut self) -> Vec<SegmentSlice> {
         let (base, _, bytes) = self.current;
         self.done.push(SegmentSlice { base, path: path_of(&self.log_dir, self.at, base), bytes, file: None });
@@ -187,14 +189,14 @@ impl PartitionImporter {
     }
 }
 
-/// Makes a folder with the files of a log that log again; it is opened only if all
-/// is there up to these ends.
+/// Makes a log of a folder with its files. It can be opened only if everything up to these
+/// ends is there.
 ///
 /// # Errors
 /// When it cannot be written.
 pub fn found(log_dir: &Path, incarnation: u128, partitions: u32, ends: &BTreeMap<String, u64>) -> Result<(), Error> {
     let io = |e: std::io::Error| Error::io(log_dir.display().to_string(), e);
     ends::write_plain(&Disk::Real, log_dir, ends).map_err(io)?;
-    // The copy may have been compacted, and the version that made it is not known.
+    // The copy may have been compacted, by an unknown version.
     EmbeddedIdentity::new(incarnation, partitions).with_gaps().with_old_macs().write(&Disk::Real, log_dir)
 }

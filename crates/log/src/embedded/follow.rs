@@ -1,6 +1,6 @@
-//! Reads a log's files beside the process that writes them: for looking, not
-//! for deciding. What is not written yet is simply not there yet; what was there
-//! and cannot be read is damage.
+//! Reads a log's files beside the process that writes them, for viewing only. Records that
+//! are not written yet are simply missing; a record that was there and cannot be read is
+//! damage.
 
 use std::path::{Path, PathBuf};
 
@@ -17,21 +17,21 @@ pub struct Follower {
     disk: Disk,
     log_dir: PathBuf,
     dir: PathBuf,
-    /// The first offset that is wanted.
+    /// The first offset to be read.
     from: u64,
     current: Option<Current>,
-    /// Up to here the files hold what was noted of them.
+    /// Up to here the files were compared with the note.
     compared: Option<u64>,
 }
 
-/// The segment being read, and how far.
+/// The segment being read, and the position in it.
 struct Current {
     base: u64,
     path: PathBuf,
     file: DiskFile,
     position: u64,
     next_offset: u64,
-    /// Opened once more, in case that it was compacted.
+    /// Whether it was opened again, in case that it was compacted.
     is_reopened: bool,
 }
 
@@ -40,7 +40,7 @@ impl Follower {
         Follower::from(log_dir, at, 0)
     }
 
-    /// Gives records from an offset on, or from the first that is there.
+    /// Reads from an offset on, or from the first that is there.
     pub fn from(log_dir: &Path, at: TopicPartition, from: u64) -> Follower {
         Follower::on(Disk::Real, log_dir, at, from)
     }
@@ -55,10 +55,10 @@ impl Follower {
         self.at
     }
 
-    /// What is there: reads the newest segment, or what was added to it lately.
+    /// The watermarks of a partition, from its newest segment.
     ///
     /// # Errors
-    /// When a file cannot be read, or is damaged.
+    /// When a file cannot be read or is damaged.
     pub fn bounds(log_dir: &Path, at: TopicPartition) -> Result<Watermarks, Error> {
         let mut follower = Follower::new(log_dir, at);
         let bases = follower.bases()?;
@@ -80,11 +80,11 @@ impl Follower {
         }
     }
 
-    /// The first offset whose record was appended at `time` or later; the end
-    /// when there is none.
+    /// The first offset whose record was appended at `time` or later; the end when there is
+    /// none.
     ///
     /// # Errors
-    /// When a file cannot be read, or is damaged.
+    /// When a file cannot be read or is damaged.
     pub fn offset_at(log_dir: &Path, at: TopicPartition, time: Millis) -> Result<u64, Error> {
         let mut follower = Follower::new(log_dir, at);
         let bases = follower.bases()?;
@@ -108,14 +108,13 @@ impl Follower {
         }
     }
 
-    /// What has come since the last call, at most about a megabyte.
+    /// The records that have come since the last call, at most about a megabyte.
     ///
     /// # Errors
-    /// When a file cannot be read; [`Error::Damaged`] when a record is not there
-    /// or not sound although later ones are, or although it was noted to be
-    /// durable.
+    /// When a file cannot be read; [`Error::Damaged`] when a record is missing or broken
+    /// although later ones are there, or although it was noted as durable.
     pub fn read(&mut self) -> Result<Vec<Record>, Error> {
-        // The place that looked like the end, and why it cannot be the end.
+        // The position that looked like the end, and why it cannot be.
         let mut suspected = None;
         loop {
             if self.current.is_none() {
@@ -129,7 +128,7 @@ impl Follower {
             let (place, file) = ((current.base, current.position, current.next_offset), current.path.clone());
             let next = self.bases()?.into_iter().find(|next| *next > place.0);
             let evidence = self.evidence(problem, next)?;
-            // The writer may have been at it: it is looked at twice.
+            // The writer may have been writing there, so it is read twice.
             let is_second_look = suspected.replace((place, next)) == Some((place, next));
             match (evidence, next) {
                 (None, None) => return Ok(records),
@@ -147,8 +146,8 @@ impl Follower {
         }
     }
 
-    /// Opens the next segment. What is missing before it may have been compacted
-    /// into the segment just read: that is read once more first.
+    /// Opens the next segment. What is missing before it may have been compacted into the
+    /// segment just read, so that is read again first.
     fn go_on(&mut self, reached: u64, next: u64) -> Result<(), Error> {
         let is_reopened = self.current.as_ref().is_some_and(|current| current.is_reopened);
         let before = self.bases()?.into_iter().rfind(|base| *base <= reached);
@@ -162,7 +161,7 @@ impl Follower {
         Ok(())
     }
 
-    /// Reads on in the current segment; gives what stands there that is no record.
+    /// Reads on in the current segment; returns also why reading stopped before its end.
     fn read_current(&mut self) -> Result<(Vec<Record>, Option<String>), Error> {
         let (mut records, mut problem, mut taken) = (Vec::new(), None, 0);
         let Some(current) = &mut self.current else { return Ok((records, problem)) };
@@ -177,7 +176,7 @@ impl Follower {
                     if frame.record.offset >= self.from {
                         records.push(frame.record);
                     } else if records.is_empty() {
-                        // Passing over costs no memory.
+                        // Skipped records take no memory.
                         taken = 0;
                     }
                 }
@@ -192,7 +191,7 @@ impl Follower {
         Ok((records, problem))
     }
 
-    /// Why the place that was reached cannot be the end of the log, if so.
+    /// Why the position cannot be the end of the log, if so.
     fn evidence(&mut self, problem: Option<String>, next: Option<u64>) -> Result<Option<String>, Error> {
         let Some(current) = &self.current else { return Ok(None) };
         let reached = current.next_offset;
@@ -224,8 +223,8 @@ impl Follower {
         Ok(None)
     }
 
-    /// Where gaps are usual, the note alone says whether something is missing up to
-    /// the next segment.
+    /// In compacted segments gaps are usual, so only the note says whether something is
+    /// missing before the next segment.
     fn missing_before(&self, next: u64) -> Result<Option<String>, Error> {
         let (Some(current), Some(noted)) = (&self.current, self.noted()?) else { return Ok(None) };
         let is_merging = |base: &u64| noted.merging.as_ref().is_some_and(|merging| merging.segments.contains(base));
@@ -248,7 +247,8 @@ impl Follower {
         Ok(Ends::read(&self.disk, &self.log_dir)?.noted.remove(&self.at.to_string()))
     }
 
-    /// The first offsets of the segments, ascending; none where there is no log yet.
+    /// The first offsets of the segments, in ascending order; empty when there is no log
+    /// yet.
     fn bases(&self) -> Result<Vec<u64>, Error> {
         segment::bases(&self.disk, &self.dir)
     }
@@ -259,10 +259,10 @@ impl Follower {
         Ok(Current { base, path, file, position: 0, next_offset: base, is_reopened: false })
     }
 
-    /// Opens the segment that holds what is wanted first, if there is any.
+    /// Opens the segment with the first offset to be read, if there is one.
     fn open_first(&mut self) -> Result<(), Error> {
         let bases = self.bases()?;
-        // In this order: what is trimmed is noted before it goes.
+        // In this order, because trimming is noted before files are removed.
         let noted = self.noted()?.and_then(|noted| noted.segments.first().map(|(base, _)| *base));
         if let Some(noted) = noted
             && bases.first().is_none_or(|first| *first > noted)

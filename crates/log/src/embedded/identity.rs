@@ -1,4 +1,4 @@
-//! What a log is: written once beside its segments.
+//! The identity of a log: a file beside its segments, written when the log is created.
 
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -8,13 +8,13 @@ use std::sync::Mutex;
 use super::super::disk::{Disk, DiskLock};
 use crate::error::Error;
 
-/// The layout of the segments.
+/// The format of segments.
 const FORMAT: u32 = 1;
-/// The same, where compacted segments have gaps between their offsets; version
-/// 0.1.0 takes those for damage.
+/// The same format with compacted segments, whose offsets have gaps: version 0.1.0 would
+/// take them for damage.
 const FORMAT_WITH_GAPS: u32 = 2;
-/// The same as either, where the commit logs may hold what the segments do not yet;
-/// an earlier version would not look there.
+/// The same format with commit logs, which may contain what is not in the segments yet:
+/// earlier versions would not look there.
 const FORMAT_WITH_COMMIT_LOGS: u32 = 2;
 const NEWEST_FORMAT: u32 = FORMAT_WITH_GAPS + FORMAT_WITH_COMMIT_LOGS;
 const FILE: &str = "log.json";
@@ -24,7 +24,7 @@ pub struct EmbeddedIdentity {
     pub format: u32,
     incarnation: String,
     pub partitions: u32,
-    /// Every MAC of its records names log and partition; absent before 0.2.0.
+    /// Whether every MAC in its records names log and partition; missing before 0.2.0.
     #[serde(default)]
     pub bound_macs: bool,
 }
@@ -34,7 +34,7 @@ impl EmbeddedIdentity {
         EmbeddedIdentity { format: FORMAT, incarnation: format!("{incarnation:032x}"), partitions, bound_macs: true }
     }
 
-    /// The same log, with records that may have been made by version 0.1.0.
+    /// The same log, with records that version 0.1.0 may have made.
     pub fn with_old_macs(self) -> EmbeddedIdentity {
         EmbeddedIdentity { bound_macs: false, ..self }
     }
@@ -55,7 +55,7 @@ impl EmbeddedIdentity {
         EmbeddedIdentity { format, ..self }
     }
 
-    /// The same log, when its commit logs hold nothing.
+    /// The same log, when its commit logs are empty.
     pub fn without_commit_logs(self) -> EmbeddedIdentity {
         let format = if self.has_commit_logs() { self.format - FORMAT_WITH_COMMIT_LOGS } else { self.format };
         EmbeddedIdentity { format, ..self }
@@ -65,17 +65,19 @@ impl EmbeddedIdentity {
         self.format > FORMAT_WITH_GAPS
     }
 
+    /// The incarnation.
+    ///
     /// # Errors
-    /// When it is no such number.
+    /// When it is not a number.
     pub fn incarnation(&self, dir: &Path) -> Result<u128, Error> {
         u128::from_str_radix(&self.incarnation, 16)
             .map_err(|_| damaged(&dir.join(FILE), "the incarnation is no number of 32 hexadecimal digits"))
     }
 
-    /// Of the log in `dir`, if there is one.
+    /// The identity of the log in `dir`, if there is one.
     ///
     /// # Errors
-    /// When what is there is unreadable.
+    /// When it cannot be read.
     pub fn read(disk: &Disk, dir: &Path) -> Result<Option<EmbeddedIdentity>, Error> {
         let path = dir.join(FILE);
         match disk.read(&path) {
@@ -93,9 +95,10 @@ impl EmbeddedIdentity {
         disk.replace(&path, &text).map_err(|e| Error::io(path.display().to_string(), e))
     }
 
+    /// Checks that this program can use the log, and that it has so many partitions.
+    ///
     /// # Errors
-    /// [`Error::Refused`] when this program, or a log of so many partitions, is
-    /// another.
+    /// [`Error::Refused`] when not.
     pub fn check(&self, dir: &Path, partitions: u32) -> Result<(), Error> {
         let found = self.format;
         if !(FORMAT..=NEWEST_FORMAT).contains(&found) {
@@ -117,7 +120,7 @@ impl EmbeddedIdentity {
     }
 }
 
-/// The identity of a log that is open, which more than one thread changes.
+/// The identity of an open log, which several threads change.
 #[derive(Debug)]
 pub struct IdentityFile {
     disk: Disk,
@@ -130,10 +133,10 @@ impl IdentityFile {
         IdentityFile { disk, dir, changing: Mutex::default() }
     }
 
-    /// Writes what a change makes of it, unless that is the same.
+    /// Writes the changed identity, unless it is the same.
     ///
     /// # Errors
-    /// When it cannot be read or written; then it is as it was.
+    /// When it cannot be read or written; then it stays as it was.
     pub fn update(&self, change: impl FnOnce(EmbeddedIdentity) -> EmbeddedIdentity) -> io::Result<()> {
         let _one = self.changing.lock().expect("no panic holds this lock");
         let path = self.dir.join(FILE);
@@ -147,7 +150,7 @@ impl IdentityFile {
     }
 }
 
-/// The segments do not tell what the file said.
+/// The segments cannot replace what the file said.
 fn damaged(path: &Path, fault: impl std::fmt::Display) -> Error {
     Error::Refused(format!(
         "{}, which says whose the log's records are, is unreadable ({fault}): restore it from a backup",
@@ -155,10 +158,10 @@ fn damaged(path: &Path, fault: impl std::fmt::Display) -> Error {
     ))
 }
 
-/// One process per log.
+/// Takes the lock of a log, so that one process uses it.
 ///
 /// # Errors
-/// [`Error::Refused`] when another has it.
+/// [`Error::Refused`] when another process has it.
 pub fn lock(disk: &Disk, dir: &Path) -> Result<DiskLock, Error> {
     let path = dir.join("lock");
     let locked = disk.lock(&path).map_err(|e| Error::io(path.display().to_string(), e))?;

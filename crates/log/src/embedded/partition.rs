@@ -1,4 +1,5 @@
-//! One partition: its files, its frontier, who listens.
+//! One partition of the embedded log: its segments, its frontier, and its readers'
+//! notifications.
 
 use bytes::Bytes;
 use std::path::PathBuf;
@@ -18,7 +19,7 @@ use askwhen_domain::time::Millis;
 use askwhen_process::thread::Notify;
 use askwhen_wire::topic::Cleanup;
 
-/// So much before the end is verified again at every start.
+/// Bytes before the end that every start verifies.
 const VERIFIED_BYTES: u64 = 1 << 20;
 
 #[derive(Debug)]
@@ -32,11 +33,11 @@ pub struct PartitionLog {
     end: AtomicU64,
     newest_at: Mutex<Option<Millis>>,
     listeners: Mutex<Vec<Arc<Notify>>>,
-    /// Held by whoever reads a segment for its index.
+    /// Locked by whoever reads a segment for its index.
     indexing: Mutex<()>,
 }
 
-/// A place in a segment where records are read from.
+/// A position in a segment from which records are read.
 struct View {
     file: Arc<DiskFile>,
     path: PathBuf,
@@ -47,7 +48,7 @@ struct View {
     end: u64,
 }
 
-/// What a group is written to: the file, and its length before.
+/// The file to which a group is written, and its length before.
 #[derive(Debug, Clone)]
 pub struct Target {
     /// Base of the segment.
@@ -57,7 +58,7 @@ pub struct Target {
     pub len_bytes: u64,
 }
 
-/// Whether offsets are missing in segments that are not written to any more.
+/// Whether older segments of a partition may have gaps between offsets.
 pub fn has_gaps(at: TopicPartition) -> bool {
     at.topic.spec().cleanup == Cleanup::Compact
 }
@@ -102,11 +103,11 @@ impl PartitionLog {
         self.tail().len_bytes()
     }
 
-    /// The file that is written to, if its path does not name it any more.
+    /// The path of the file being written, if it does not name that file any more.
     pub fn taken_away(&self, disk: &Disk) -> Option<PathBuf> {
         let segments = self.segments.read().expect("no panic holds this lock");
         let newest = segments.last()?;
-        // A disk that does not say counts as one that still has the file.
+        // If the disk cannot tell, the file counts as there.
         let is_there = disk.names(&newest.path, &newest.file).unwrap_or(true);
         (!is_there).then(|| newest.path.clone())
     }
@@ -141,7 +142,7 @@ impl PartitionLog {
         Ok(Vec::new())
     }
 
-    /// What is in memory from an offset on, if that is.
+    /// Records from an offset on from memory, if they are there.
     fn read_tail(&self, from: u64, max_bytes: usize) -> Option<Vec<Record>> {
         let pieces = self.tail().from(from, max_bytes)?;
         let (mut records, mut taken) = (Vec::new(), 0);
@@ -155,7 +156,7 @@ impl PartitionLog {
         (!records.is_empty()).then_some(records)
     }
 
-    /// Records of one segment from an offset on, and where the next one goes on.
+    /// Records of one segment from an offset on, and the offset after them.
     fn read_segment(&self, view: &View, from: u64, max_bytes: usize) -> Result<(Vec<Record>, u64), Error> {
         let gaps = has_gaps(self.at) && view.next_base.is_some();
         let step = max_bytes.saturating_add(segment::INDEX_EVERY_BYTES as usize);
@@ -171,7 +172,7 @@ impl PartitionLog {
                 }
                 CursorItem::Frame(_) => {}
                 CursorItem::End => break,
-                // The records before it are sound; the next read meets the broken frame.
+                // The records before it are valid; the next read meets the broken frame.
                 CursorItem::Broken(_) if !records.is_empty() => break,
                 CursorItem::Broken(broken) => {
                     let detail = format!("{broken} at byte {}", start.position);
@@ -216,8 +217,8 @@ impl PartitionLog {
         }
     }
 
-    /// Reads the part of a segment that its index does not know. A broken frame ends
-    /// that; a read that comes so far reports it.
+    /// Reads the part of a segment that its index does not cover. It stops at a broken
+    /// frame, which a read of that place reports.
     fn index(&self, from: u64) -> Result<(), Error> {
         let _one = self.indexing.lock().expect("no panic holds this lock");
         let unknown = |segments: &[Segment]| {
@@ -243,7 +244,7 @@ impl PartitionLog {
             }
         }
         let mut segments = self.segments.write().expect("no panic holds this lock");
-        // It may have been trimmed away or replaced in the meantime.
+        // It may have been trimmed or replaced meanwhile.
         if let Some(which) = unknown(&segments)
             && Arc::ptr_eq(&segments[which].file, &file)
         {
@@ -252,7 +253,7 @@ impl PartitionLog {
         Ok(())
     }
 
-    /// Whether the next bytes begin a new segment.
+    /// Whether `bytes` more begin a new segment.
     pub fn begins_segment(&self, bytes: u64) -> bool {
         let segments = self.segments.read().expect("no panic holds this lock");
         segments.last().is_some_and(|newest| self.is_full(newest.len_bytes, bytes))
@@ -262,8 +263,8 @@ impl PartitionLog {
         len_bytes > 0 && len_bytes + bytes > self.segment_bytes
     }
 
-    /// The file that the next bytes go to, a new one when the newest would grow
-    /// too large: that is durable then, for only the newest is written again at a start.
+    /// The file for the next bytes: a new one when the newest would grow too large. The old
+    /// one is durable then, because a start only replays the commit log into the newest.
     pub fn target(&self, disk: &Disk, bytes: u64) -> std::io::Result<Target> {
         let newest = |segments: &[Segment]| {
             let last = segments.last().expect("there is always one");
@@ -273,7 +274,8 @@ impl PartitionLog {
         if !self.is_full(target.len_bytes, bytes) {
             return Ok(target);
         }
-        // A full disk is no reason to take back what a sync may have lost.
+        // Not an error of a full disk, after which the group would be taken back: a failed
+        // sync may have lost it.
         target.file.sync_data().map_err(std::io::Error::other)?;
         let fresh = Segment::create(disk, &self.dir, self.end())?;
         let mut segments = self.segments.write().expect("no panic holds this lock");
@@ -281,9 +283,8 @@ impl PartitionLog {
         Ok(newest(&segments))
     }
 
-    /// These frames are durable: lets readers see them. Their positions count from
-    /// the end of the target, which they make longer by `bytes`; `end` is the offset
-    /// behind them.
+    /// Publishes durable frames to readers. Their positions count from the target's length,
+    /// which grows by `bytes`; `end` is the offset after them.
     pub fn publish(&self, target: &Target, frames: Vec<FrameStart>, bytes: Bytes, end: u64, now: Millis) {
         let mut segments = self.segments.write().expect("no panic holds this lock");
         let last = segments.last_mut().expect("there is always one");
@@ -302,8 +303,8 @@ impl PartitionLog {
         }
     }
 
-    /// Takes whole segments below an offset out of the list, never the one being
-    /// written; gives where their files are.
+    /// Removes whole segments below an offset from the list, never the one being written;
+    /// returns them.
     pub fn take_below(&self, below: u64) -> Vec<Segment> {
         let mut segments = self.segments.write().expect("no panic holds this lock");
         let count = segments.windows(2).take_while(|pair| pair[1].base <= below).count();
@@ -311,12 +312,12 @@ impl PartitionLog {
         segments.drain(..count).collect()
     }
 
-    /// Puts segments back that [`PartitionLog::take_below`] gave.
+    /// Adds segments again that [`PartitionLog::take_below`] returned.
     pub fn put_back(&self, taken: Vec<Segment>) {
         self.segments.write().expect("no panic holds this lock").splice(0..0, taken);
     }
 
-    /// The segments that are not written to any more.
+    /// The segments that are not being written any more.
     pub fn sealed(&self) -> Vec<SealedSegment> {
         let segments = self.segments.read().expect("no panic holds this lock");
         let sealed = segments.split_last().map_or(&[][..], |(_, sealed)| sealed);
@@ -329,24 +330,23 @@ impl PartitionLog {
         sealed.iter().map(seal).collect()
     }
 
-    /// Puts one segment in the place of the first `count`. Whoever reads one of
-    /// those has its file open.
+    /// Replaces the first `count` segments by one. Readers of these have their files open.
     pub fn replace_first(&self, count: usize, merged: Segment) {
         self.segments.write().expect("no panic holds this lock").splice(..count, [merged]);
     }
 
-    /// How far it is now.
+    /// The current state for the note.
     pub fn noted(&self) -> NotedEnd {
         let segments = self.segments.read().expect("no panic holds this lock");
         let end = self.end();
         let last = segments.last().expect("there is always one");
-        // A segment that may be compacted any moment is no place to begin in.
+        // Verification must not begin in a segment that may be compacted at any time.
         let mut verify = FramePosition { segment: last.base, position: last.len_bytes, offset: end };
         let mut left = VERIFIED_BYTES;
         let back = if has_gaps(self.at) { 1 } else { 2 };
         for segment in segments.iter().rev().take(back).filter(|segment| segment.len_bytes > 0) {
             let known = segment.indexed_before(segment.len_bytes.saturating_sub(left));
-            // The index may begin later than that: then from its first frame on.
+            // The index may begin later; then at its first frame.
             let Some(FrameStart { position, offset }) = known.or(segment.first_indexed()) else { break };
             verify = FramePosition { segment: segment.base, position, offset };
             left = left.saturating_sub(segment.len_bytes);

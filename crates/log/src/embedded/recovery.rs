@@ -1,5 +1,5 @@
-//! Finds a partition's segments again at a start: cuts off what a crash tore,
-//! refuses what was acknowledged and is not there.
+//! Recovers a partition's segments at a start: truncates what a crash has torn, and refuses
+//! to start when acknowledged records are missing.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::record::TopicPartition;
 use askwhen_domain::time::Millis;
 
-/// A partition as it was found.
+/// The recovered partition.
 #[derive(Debug)]
 pub struct Recovered {
     pub segments: Vec<Segment>,
@@ -22,13 +22,13 @@ pub struct Recovered {
     pub newest_at: Option<Millis>,
 }
 
-/// What is known of a partition before its files are looked at.
+/// What is known of a partition before its files are read.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RecoveryHints<'a> {
     pub noted: Option<&'a NotedEnd>,
-    /// An end without a place, as version 0.1.0 noted it.
+    /// An end without a position, as version 0.1.0 noted it.
     pub plain_end: u64,
-    /// Whether the log was used: then every partition has a file.
+    /// Whether the log was used before: then every partition has a file.
     pub was_used: bool,
     pub has_gaps: bool,
 }
@@ -41,18 +41,18 @@ struct Recovery<'a> {
     known: RecoveryHints<'a>,
 }
 
-/// Opens a partition's segments, or makes the first.
+/// Opens a partition's segments, or creates the first.
 ///
 /// # Errors
-/// [`Error::Damaged`] when a record that was acknowledged is not there.
+/// [`Error::Damaged`] when an acknowledged record is missing.
 pub fn recover(disk: &Disk, at: TopicPartition, dir: &Path, known: RecoveryHints<'_>) -> Result<Recovered, Error> {
     Recovery { disk, at, dir, known }.run()
 }
 
-/// Whether a partition's folder has a segment with anything in it.
+/// Whether a partition's folder has a segment that is not empty.
 ///
 /// # Errors
-/// When it cannot be looked at.
+/// When it cannot be read.
 pub fn holds_records(disk: &Disk, dir: &Path) -> Result<bool, Error> {
     for base in segment::bases(disk, dir)? {
         if base > 0 || Segment::open(disk, &dir.join(segment::file_name(base)), base)?.len_bytes > 0 {
@@ -69,8 +69,8 @@ impl Recovery<'_> {
         let merged = compaction::finish(self.disk, self.dir, self.known.noted)?;
         let bases = segment::bases(self.disk, self.dir)?;
         if !merged.is_empty() || !self.known.noted.is_some_and(|noted| noted.lists(&bases)) {
-            // A name that was made before a crash may be in the memory of the
-            // machine alone, and from now on it is counted on.
+            // Names made before a crash may be only in the page cache, and are relied on
+            // from now on.
             self.disk.sync_dir(self.dir).map_err(io)?;
         }
         let mut segments = Vec::new();
@@ -103,7 +103,7 @@ impl Recovery<'_> {
         Error::Damaged { at: self.at, offset, file: file.display().to_string(), detail: detail.into() }
     }
 
-    /// Every segment that was noted has to be there with the bytes that it had.
+    /// Checks that every noted segment has at least its noted length.
     fn compare(&self, noted: &NotedEnd, segments: &mut Vec<Segment>, merged: &[u64]) -> Result<(), Error> {
         let newest = noted.segments.last().map(|(base, _)| *base);
         if let Some((first, _)) = noted.segments.first() {
@@ -130,7 +130,7 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    /// One past the last sound record of a segment.
+    /// One past the last valid record of a segment.
     fn sound_end(&self, segments: &[Segment], base: u64) -> Result<u64, Error> {
         let Some(segment) = segments.iter().find(|segment| segment.base == base) else { return Ok(base) };
         let mut cursor = FrameCursor::new(&segment.file, FrameStart::of_segment(base), segment.len_bytes)
@@ -139,22 +139,23 @@ impl Recovery<'_> {
         Ok(cursor.next_offset())
     }
 
-    /// From where frames are read: a segment, and a place in it.
+    /// Where verification begins: the index of a segment, and a position in it.
     fn begin(&self, segments: &[Segment]) -> (usize, FramePosition) {
         if let Some(noted) = self.known.noted
             && let Some(n) = segments.iter().position(|segment| segment.base == noted.verify.segment)
         {
             return (n, noted.verify);
         }
-        // The newest; if it is empty the one before it, which has to go as far.
+        // The newest segment; if it is empty the one before it, which then must reach up to
+        // it.
         let newest = segments.len() - 1;
         let n = if segments[newest].len_bytes == 0 { newest.saturating_sub(1) } else { newest };
         let base = segments[n].base;
         (n, FramePosition { segment: base, position: 0, offset: base })
     }
 
-    /// Reads a segment from a frame on, into its index; gives the offset behind
-    /// it. A torn end of the newest one is cut off.
+    /// Verifies and indexes a segment from a frame on; returns the offset after it. A torn
+    /// end of the newest segment is truncated.
     fn scan(&self, segment: &mut Segment, start: FrameStart, next_base: Option<u64>) -> Result<u64, Error> {
         let path = segment.path.clone();
         let io = |e: std::io::Error| Error::io(path.display().to_string(), e);
@@ -201,10 +202,9 @@ impl Recovery<'_> {
         Ok(next_base.unwrap_or(end))
     }
 
-    /// Keeps what is about to be cut off in a file beside the segment, where the
-    /// log does not say how far it was durable. A state may know of more, and
-    /// then its start is refused: the bytes are still there for whoever repairs
-    /// the log. Gives where they are.
+    /// Copies what is about to be truncated into a file beside the segment, when the log
+    /// does not say how far it was durable. A state may need more and then refuse to start;
+    /// so the bytes are there for a repair. Returns the path of the copy.
     fn keep_torn(&self, segment: &Segment, from: u64) -> std::io::Result<Option<PathBuf>> {
         if self.known.noted.is_some() || self.known.plain_end > 0 {
             return Ok(None);
@@ -222,9 +222,8 @@ impl Recovery<'_> {
         Ok(Some(path))
     }
 
-    /// What was written after the last note may be in the memory of the machine
-    /// alone, where a sync has failed or the process was killed before it: from
-    /// now on it counts as durable, so it is written again and synced.
+    /// Writes and syncs again what was written after the last note: after a failed sync or
+    /// a kill it may be only in the page cache, and from now on it counts as durable.
     fn make_durable(&self, segment: &Segment) -> std::io::Result<()> {
         let Some(noted) = self.known.noted.filter(|_| segment.len_bytes > 0) else {
             return if segment.len_bytes > 0 { segment.file.sync_data() } else { Ok(()) };

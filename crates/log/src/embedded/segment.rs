@@ -1,4 +1,4 @@
-//! A segment: a file of consecutive records, and where some of them begin.
+//! A segment: a file of consecutive records, with a sparse index.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,9 +8,9 @@ use super::cursor::FrameStart;
 use crate::error::Error;
 use askwhen_domain::time::Millis;
 
-/// A new segment begins when one would grow beyond this.
+/// A new segment begins when one would grow larger than this.
 pub const SEGMENT_BYTES: u64 = 64 << 20;
-/// One entry of the sparse index per so many bytes.
+/// The distance between entries of the sparse index, in bytes.
 pub const INDEX_EVERY_BYTES: u64 = 16 << 10;
 const SUFFIX: &str = ".seg";
 
@@ -19,13 +19,13 @@ pub struct Segment {
     pub base: u64,
     pub path: PathBuf,
     pub file: Arc<DiskFile>,
-    /// Bytes of durable frames; the file may hold more that is not durable yet.
+    /// Bytes of durable frames; the file may contain more.
     pub len_bytes: u64,
     pub newest_at: Option<Millis>,
-    /// Every frame that begins a stretch of the file.
+    /// The sparse index.
     index: Vec<FrameStart>,
-    /// The index knows the stretches from this position on. Those before are
-    /// added when the segment is first read there.
+    /// The index covers the file from this position on. What is before is added when it is
+    /// first read.
     indexed_from: u64,
 }
 
@@ -33,12 +33,12 @@ pub fn file_name(base: u64) -> String {
     format!("{base:020}{SUFFIX}")
 }
 
-/// The first offset of the segment that a file's name speaks of.
+/// The first offset of the segment with this file name.
 pub fn base_of(name: &str) -> Option<u64> {
     name.strip_suffix(SUFFIX)?.parse().ok()
 }
 
-/// The first offsets of the segments in a folder, ascending; none where there is
+/// The first offsets of the segments in a folder, in ascending order; empty when there is
 /// no such folder.
 ///
 /// # Errors
@@ -54,7 +54,7 @@ pub fn bases(disk: &Disk, dir: &Path) -> Result<Vec<u64>, Error> {
 }
 
 impl Segment {
-    /// Makes an empty one, whose name is durable.
+    /// Creates an empty segment, with its name durable.
     ///
     /// # Errors
     /// As the disk's `open` and `sync_dir`.
@@ -62,15 +62,15 @@ impl Segment {
         let path = dir.join(file_name(base));
         let file = Arc::new(disk.open(&path, Open::New)?);
         if let Err(error) = disk.sync_dir(dir) {
-            // Its name must not come back after a crash: records would be looked for in it
-            // that are in the segment before.
+            // Its name must not reappear after a crash: records of the segment before would
+            // be looked for in it.
             let gone = disk.remove(&path).and_then(|()| disk.sync_dir(dir));
             return Err(gone.map_or_else(std::io::Error::other, |()| error));
         }
         Ok(Segment { base, path, file, len_bytes: 0, newest_at: None, index: Vec::new(), indexed_from: 0 })
     }
 
-    /// Opens one whose frames are not known yet.
+    /// Opens a segment without an index.
     ///
     /// # Errors
     /// When it cannot be opened.
@@ -82,20 +82,20 @@ impl Segment {
         Ok(Segment { base, path, file: Arc::new(file), len_bytes, newest_at: None, index, indexed_from })
     }
 
-    /// Empties the index: the next frame that is noted is the one at `position`.
+    /// Empties the index; the next frame that is noted begins at `position`.
     pub fn index_from(&mut self, position: u64) {
         self.index.clear();
         self.indexed_from = position;
     }
 
-    /// Adds a frame to the index.
+    /// Notes a frame in the index.
     pub fn note(&mut self, frame: FrameStart, appended_at: Millis) {
         self.newest_at = self.newest_at.max(Some(appended_at));
         note(&mut self.index, frame);
     }
 
-    /// A frame from where to read on for `offset`; `None` when the index does not
-    /// reach back so far.
+    /// A frame from which to read on for `offset`; `None` when the index does not reach
+    /// back so far.
     pub fn seek(&self, offset: u64) -> Option<FrameStart> {
         match self.index.partition_point(|known| known.offset <= offset) {
             0 if self.indexed_from > 0 => None,
@@ -104,18 +104,18 @@ impl Segment {
         }
     }
 
-    /// The last frame that the index knows at or before a position.
+    /// The last frame in the index at or before a position.
     pub fn indexed_before(&self, position: u64) -> Option<FrameStart> {
         let n = self.index.partition_point(|known| known.position <= position);
         n.checked_sub(1).map(|n| self.index[n])
     }
 
-    /// The first frame that the index knows.
+    /// The first frame in the index.
     pub fn first_indexed(&self) -> Option<FrameStart> {
         self.index.first().copied()
     }
 
-    /// The position up to which the index knows no frames.
+    /// The position below which the index has no frames.
     pub fn indexed_from(&self) -> u64 {
         self.indexed_from
     }
@@ -128,7 +128,7 @@ impl Segment {
     }
 }
 
-/// Adds a frame to a sparse index if it is far enough behind the last one there.
+/// Adds a frame to a sparse index if it is far enough from the last one.
 pub fn note(index: &mut Vec<FrameStart>, frame: FrameStart) {
     if index.last().is_none_or(|last| frame.position - last.position >= INDEX_EVERY_BYTES) {
         index.push(frame);

@@ -1,6 +1,5 @@
-//! Room on the disk: what is written is taken from it beforehand, so that the
-//! log stops taking records before the disk is full, and goes on when there is
-//! room again.
+//! Disk space: it is reserved before it is written, so that the log stops accepting records
+//! before the disk is full, and goes on when there is space again.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,25 +8,24 @@ use std::sync::{Arc, Mutex};
 use super::super::disk::{Disk, DiskSpace};
 use crate::error::Error;
 
-/// The journal takes nothing while less than this is free, on any disk.
+/// The journal accepts nothing when less is free, on any disk.
 const MIN_MARK_BYTES: u64 = 24 << 20;
-/// No disk needs a larger mark.
+/// The largest mark, on any disk.
 const MAX_MARK_BYTES: u64 = 512 << 20;
 
-/// Below so many free bytes on a disk of `total_bytes` the journal takes nothing
-/// more: an eighth of it, within bounds. What is left is for the state's stores,
-/// for snapshots and for an orderly stop.
+/// The mark for a disk of `total_bytes`: an eighth of it, within bounds. With fewer free
+/// bytes the journal accepts nothing; the rest is for the state's stores, for snapshots and
+/// for an orderly stop.
 pub fn free_mark_bytes(total_bytes: u64) -> u64 {
     (total_bytes / 8).clamp(MIN_MARK_BYTES, MAX_MARK_BYTES)
 }
 
-/// Who wants to write.
+/// What space is reserved for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     /// New records of the journal.
     Journal,
-    /// Outputs of records that were taken already: half of the mark is for them. The
-    /// state stops at the same mark.
+    /// Outputs of accepted records, which may use half of the mark; so may the state.
     Outputs,
 }
 
@@ -36,25 +34,25 @@ pub struct Space {
     disk: Disk,
     dir: PathBuf,
     state: Mutex<State>,
-    /// Whether the journal took nothing at the last look.
+    /// Whether the journal accepted nothing at the last check.
     read_only: AtomicBool,
     mark_bytes: AtomicU64,
 }
 
 #[derive(Debug)]
 struct State {
-    /// The space at the last look, less what has been reserved since.
+    /// The space at the last check, minus what was reserved since.
     seen: DiskSpace,
-    /// Bytes reserved and not yet written: the disk still counts them as free.
+    /// Bytes reserved and not written yet: the disk counts them as free.
     reserved_bytes: u64,
-    /// Bytes that stores will write for state that is in memory alone.
+    /// Bytes that stores will write for state that is only in memory.
     claimed_bytes: u64,
-    /// A write met a full disk although there seemed to be room.
+    /// Whether a write met a full disk although there seemed to be space.
     is_full: bool,
 }
 
 impl State {
-    /// Free, and not about to be written to by the log.
+    /// Free bytes that the log is not about to write.
     fn unreserved_bytes(&self) -> u64 {
         self.seen.free_bytes.saturating_sub(self.reserved_bytes)
     }
@@ -62,7 +60,7 @@ impl State {
 
 impl Space {
     pub fn new(disk: Disk, dir: PathBuf) -> Space {
-        // Where it cannot be known, writing finds out.
+        // When the space cannot be determined, writing will show.
         let seen = DiskSpace { free_bytes: u64::MAX, total_bytes: 0 };
         let state = Mutex::new(State { seen, reserved_bytes: 0, claimed_bytes: 0, is_full: false });
         let space =
@@ -71,7 +69,7 @@ impl Space {
         space
     }
 
-    /// Looks at the disk; gives the free bytes, if they can be known.
+    /// Checks the disk; returns the free bytes, if they can be determined.
     pub fn look(&self) -> Option<u64> {
         let mut state = self.state.lock().expect("no panic holds this lock");
         let seen = self.disk.space(&self.dir).ok()?;
@@ -92,13 +90,13 @@ impl Space {
         if purpose == Purpose::Journal { mark } else { mark / 2 }
     }
 
-    /// Takes room for bytes that are about to be written.
+    /// Reserves space for bytes that are about to be written.
     ///
     /// # Errors
     /// [`Error::ReadOnly`] when there is too little.
     pub fn reserve(&self, bytes: u64, purpose: Purpose) -> Result<(), Error> {
         let mut state = self.state.lock().expect("no panic holds this lock");
-        // A look costs next to nothing beside a sync, and sees others that write.
+        // A check is cheap compared with a sync, and notices other programs' writes.
         match self.disk.space(&self.dir) {
             Ok(seen) => state.seen = seen,
             Err(_) => state.seen.free_bytes = state.seen.free_bytes.saturating_sub(bytes),
@@ -112,12 +110,12 @@ impl Space {
         Ok(())
     }
 
-    /// Gives up a reservation: its bytes have been written, or will not be.
+    /// Releases a reservation, whether its bytes were written or not.
     pub fn release(&self, bytes: u64) {
         self.state.lock().expect("no panic holds this lock").reserved_bytes -= bytes;
     }
 
-    /// A write has met a full disk: nothing is written before the next look.
+    /// A write met a full disk: nothing is written before the next check.
     pub fn met_a_full_disk(&self) {
         let mut state = self.state.lock().expect("no panic holds this lock");
         state.is_full = true;
@@ -133,12 +131,12 @@ impl Space {
     }
 }
 
-/// The bytes that a store will write to the log's disk. State grows in memory first
-/// and reaches the disk with the next checkpoint. Its bytes are claimed while there
-/// is room, because a store that meets a full disk stops.
+/// The space that a store will need on the log's disk. State grows in memory first and is
+/// written with the next checkpoint. The space is claimed while there is enough, because a
+/// store that meets a full disk stops.
 #[derive(Debug, Default)]
 pub struct DiskClaim {
-    /// None where the disk is not the log's.
+    /// `None` when the disk is not the log's.
     space: Option<Arc<Space>>,
     bytes: u64,
 }
@@ -148,8 +146,8 @@ impl DiskClaim {
         DiskClaim { space: Some(space), bytes: 0 }
     }
 
-    /// Claims so many bytes instead of those before; gives whether the disk has
-    /// them, beside what others claim and what the log keeps for outputs.
+    /// Replaces the claim by one of so many bytes; returns whether the disk has them, in
+    /// addition to other claims and to what the log keeps for outputs.
     pub fn set(&mut self, bytes: u64) -> bool {
         let Some(space) = &self.space else { return true };
         let mut state = space.state.lock().expect("no panic holds this lock");
@@ -159,7 +157,7 @@ impl DiskClaim {
         if left(&state) >= 2 * MAX_MARK_BYTES {
             return true;
         }
-        // Near the mark the last look is not enough: nobody may have written since.
+        // Near the mark the disk is checked again: without writes nothing else does.
         if let Ok(seen) = space.disk.space(&space.dir) {
             state.seen = seen;
             space.judge(&state);

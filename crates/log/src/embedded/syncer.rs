@@ -1,4 +1,4 @@
-//! Files synced side by side, because a disk merges what waits together.
+//! Syncs files concurrently, because a disk merges requests that wait together.
 
 use std::io;
 use std::sync::{Arc, Mutex, mpsc};
@@ -7,25 +7,27 @@ use super::super::disk::DiskFile;
 use crate::error::Error;
 use askwhen_process::thread::Thread;
 
-/// Files synced side by side, by each writer.
+/// Threads of each writer's syncer.
 const THREADS: usize = 4;
 
 type Job = (Arc<DiskFile>, mpsc::Sender<io::Result<()>>);
 
-/// Who syncs. The threads end with the writer that owns them.
+/// Who syncs files. The threads end with the writer that owns them.
 pub enum Syncer {
-    /// Whoever asks, one file after the other: for tests in one thread.
+    /// The calling thread, one file after the other: for tests in one thread.
     Inline,
     Threads {
-        // Dropped before the threads that it keeps alive.
+        // Dropped before the threads, which it keeps running.
         jobs: mpsc::Sender<Job>,
         _threads: Vec<Thread>,
     },
 }
 
 impl Syncer {
+    /// Starts the threads.
+    ///
     /// # Errors
-    /// When the system gives no thread.
+    /// When a thread cannot be started.
     pub fn start() -> io::Result<Syncer> {
         let (jobs, queue) = mpsc::channel::<Job>();
         let queue = Arc::new(Mutex::new(queue));
@@ -36,7 +38,7 @@ impl Syncer {
                 loop {
                     let job = queue.lock().expect("no panic holds this lock").recv();
                     let Ok((file, done)) = job else { return };
-                    // The writer waits for every answer; it is there.
+                    // The writer waits for every result.
                     done.send(file.sync_data()).ok();
                 }
             })?);
@@ -44,7 +46,7 @@ impl Syncer {
         Ok(Syncer::Threads { jobs, _threads: threads })
     }
 
-    /// Begins to sync all of them; where nobody else does it, it is done at once.
+    /// Begins to sync all files; without threads they are synced before it returns.
     pub fn begin(&self, files: impl Iterator<Item = Arc<DiskFile>>) -> Syncing {
         let jobs = match self {
             Syncer::Inline => {
@@ -64,10 +66,10 @@ impl Syncer {
         Syncing { asked, done: closed, answers }
     }
 
-    /// Syncs all of them, whatever one says.
+    /// Syncs all files, even after an error.
     ///
     /// # Errors
-    /// The first one; what is durable is not known then.
+    /// The first error; then it is unknown what is durable.
     pub fn sync_all<'a>(&self, mut files: impl Iterator<Item = &'a Arc<DiskFile>>) -> Result<(), Error> {
         if let Syncer::Inline = self {
             return files.try_for_each(|file| file.sync_data()).map_err(context);
@@ -87,23 +89,23 @@ fn context(error: io::Error) -> Error {
 #[derive(Debug)]
 pub struct Syncing {
     asked: usize,
-    /// What is known without the answers.
+    /// The result of those that were synced at once.
     done: Result<(), Error>,
     answers: mpsc::Receiver<io::Result<()>>,
 }
 
 impl Syncing {
-    /// Waits until all of them are synced, whatever one says.
+    /// Waits until all are synced, even after an error.
     ///
     /// # Errors
-    /// The first one; what is durable is not known then.
+    /// The first error; then it is unknown what is durable.
     pub fn wait(self) -> Result<(), Error> {
         let (mut all, mut answered) = (self.done, 0);
         for answer in self.answers {
             answered += 1;
             all = all.and(answer.map_err(context));
         }
-        // A thread that died without an answer has synced nothing.
+        // A thread that died without a result has synced nothing.
         all.and(if answered == self.asked { Ok(()) } else { Err(Error::Unknown("a sync was not answered".into())) })
     }
 }

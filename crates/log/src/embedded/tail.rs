@@ -1,5 +1,5 @@
-//! The newest frames of a partition in memory, as they were written: whoever reads at
-//! the end, and most do, needs no file.
+//! The newest frames of a partition in memory, as they were written: readers at the end,
+//! which most are, need no file.
 
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -7,12 +7,13 @@ use std::collections::VecDeque;
 use super::super::frame::{self, Frame};
 use super::cursor::FrameStart;
 
-/// What a partition keeps at most.
+/// The most bytes that a partition keeps.
 pub const TAIL_BYTES: usize = 128 << 10;
-/// What all partitions of all topics keep together, at most: each has less where there are many.
+/// The most bytes of all partitions of all topics together; when there are many, each has
+/// less.
 pub const ALL_TAILS_BYTES: usize = 16 << 20;
 
-/// Groups of frames without a gap between their offsets, up to the partition's end.
+/// Groups of frames without gaps between their offsets, up to the partition's end.
 #[derive(Debug)]
 pub struct Tail {
     groups: VecDeque<Group>,
@@ -23,7 +24,7 @@ pub struct Tail {
 #[derive(Debug)]
 struct Group {
     frames: Bytes,
-    /// Where each frame begins in `frames`; never empty.
+    /// The start of each frame in `frames`; never empty.
     starts: Vec<FrameStart>,
 }
 
@@ -36,7 +37,7 @@ impl Tail {
         self.len_bytes
     }
 
-    /// Puts a group behind all others, and lets go of the oldest.
+    /// Adds a group, and drops the oldest.
     pub fn push(&mut self, frames: Bytes, starts: Vec<FrameStart>) {
         if starts.is_empty() {
             return;
@@ -48,7 +49,7 @@ impl Tail {
         }
     }
 
-    /// Lets go of what begins below an offset.
+    /// Drops groups that begin below an offset.
     pub fn forget_below(&mut self, below: u64) {
         while self.groups.front().is_some_and(|oldest| oldest.starts[0].offset < below) {
             self.forget_oldest();
@@ -59,8 +60,8 @@ impl Tail {
         self.len_bytes -= self.groups.pop_front().map_or(self.len_bytes, |oldest| oldest.frames.len());
     }
 
-    /// The frames from an offset on, in pieces, which together go beyond `max_bytes` by less than one
-    /// group; `None` where the offset is not here.
+    /// The frames from an offset on, in pieces, which together exceed `max_bytes` by less
+    /// than one group; `None` when the offset is not here.
     pub fn from(&self, offset: u64, max_bytes: usize) -> Option<Vec<Bytes>> {
         let which = self.groups.partition_point(|group| group.starts[0].offset <= offset).checked_sub(1)?;
         let first = &self.groups[which];
@@ -79,12 +80,13 @@ impl Tail {
     }
 }
 
-/// The frames of pieces, in their order.
+/// The frames in pieces, in order.
 pub fn frames(pieces: Vec<Bytes>) -> impl Iterator<Item = Frame> {
     pieces.into_iter().flat_map(|piece| {
         let mut rest = piece;
         std::iter::from_fn(move || {
-            // What the writer has just made decodes; behind a frame that did not, the file would be asked.
+            // Frames that the writer has made can be decoded; after one that could not, the
+            // file would be read.
             let frame = frame::decode(&rest).ok()?;
             rest = rest.slice(frame.len_bytes..);
             Some(frame)

@@ -1,7 +1,7 @@
-//! Writes what is queued, in groups: write to the segments and the commit log, sync
-//! that, publish the frontier, acknowledge. What cannot be written because the disk is full is taken back
-//! and refused; any other error of a write, and every error of a sync, leaves
-//! the outcome unknown, and the writer stops for good.
+//! Writes what is queued in groups: to the segments and the commit log, then sync, publish
+//! the frontier, acknowledge. A group that meets a full disk is taken back and refused; any
+//! other error of a write, and every error of a sync, leaves the outcome unknown, and the
+//! writer stops for good.
 
 use bytes::BytesMut;
 use std::collections::{BTreeMap, VecDeque};
@@ -22,9 +22,9 @@ use askwhen_domain::time::Millis;
 use askwhen_process::clock::Clock;
 use askwhen_process::thread::{STUCK_AFTER, beat, resting, watch};
 
-/// Most bytes that may wait for one writer.
+/// The most bytes queued for one writer.
 const MAX_QUEUED_BYTES: usize = 64 << 20;
-/// Most bytes written before a sync.
+/// The most bytes written before a sync.
 const MAX_GROUP_BYTES: usize = 8 << 20;
 
 struct Job {
@@ -34,7 +34,7 @@ struct Job {
     ack: Ack,
 }
 
-/// Records that wait for the writer.
+/// The queue of a writer.
 #[derive(Default)]
 pub struct Queue {
     jobs: Mutex<Jobs>,
@@ -46,12 +46,12 @@ struct Jobs {
     queue: VecDeque<Job>,
     queued_bytes: usize,
     closed: bool,
-    /// Why nothing more is taken, once a write has failed.
+    /// Why nothing more is accepted, once a write has failed.
     failed: Option<Error>,
 }
 
-/// The error of a record that came after a write had failed: it was not written,
-/// even where the outcome of those before it is unknown.
+/// The error of a record that came after a write had failed: it was not written, while the
+/// outcome of those before is unknown.
 fn not_written(failed: &Error) -> Error {
     match failed {
         Error::Unknown(why) => Error::Failed(why.clone()),
@@ -81,7 +81,7 @@ impl Queue {
         } else if jobs.closed {
             Some(Error::Closed)
         } else if matches!(ack, Ack::Once(_)) && jobs.queued_bytes + len_bytes > MAX_QUEUED_BYTES {
-            // Partitions bound what they have outstanding themselves.
+            // Partitions bound their unacknowledged bytes themselves.
             Some(Error::Overloaded)
         } else {
             None
@@ -101,22 +101,22 @@ impl Queue {
         self.filled.notify_all();
     }
 
-    /// Bytes that wait to be written.
+    /// Bytes in the queue.
     pub fn queued_bytes(&self) -> usize {
         self.jobs().queued_bytes
     }
 
-    /// Why nothing more is taken, once a write has failed.
+    /// Why nothing more is accepted, once a write has failed.
     pub fn failed(&self) -> Option<Error> {
         self.jobs().failed.clone()
     }
 
-    /// Nothing more is taken.
+    /// Accepts nothing more.
     pub fn fail(&self, why: Error) {
         self.jobs().failed = Some(why);
     }
 
-    /// Takes the next jobs of the queue, up to a bound; none when the queue is empty.
+    /// Takes jobs from the queue, up to a bound; none when it is empty.
     fn take_group(jobs: &mut Jobs) -> Vec<Job> {
         if let Some(failed) = jobs.failed.clone() {
             for job in std::mem::take(&mut jobs.queue) {
@@ -136,7 +136,7 @@ impl Queue {
         group
     }
 
-    /// Waits for something to write; `None` when the log closes.
+    /// Waits for jobs; `None` when the log closes.
     fn next_group(&self) -> Option<Vec<Job>> {
         let mut jobs = self.jobs();
         loop {
@@ -157,15 +157,15 @@ impl Queue {
 enum Failure {
     /// The disk is full; nothing of the group is in the log.
     Full,
-    /// The outcome is unknown: the log may hold some of the group, or none.
+    /// The outcome is unknown: all, some or none of the group may be in the log.
     Fatal(Error),
 }
 
-/// The records of a group for one partition, as they go to its file.
+/// The records of a group for one partition, encoded.
 struct Draft<'a> {
     part: &'a Arc<PartitionLog>,
     bytes: BytesMut,
-    /// Where each frame begins in `bytes`.
+    /// The start of each frame in `bytes`.
     frames: Vec<FrameStart>,
     end: u64,
 }
@@ -181,7 +181,7 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Works until the log closes.
+    /// Writes until the log closes.
     pub fn run(&mut self) {
         watch(STUCK_AFTER);
         while let Some(group) = self.queue.next_group() {
@@ -191,7 +191,7 @@ impl Writer {
         self.finish();
     }
 
-    /// Nothing is left for the next start to write again, if the log did not fail.
+    /// Unless the log has failed, nothing is left for the next start to replay.
     pub fn finish(&mut self) {
         if self.queue.failed().is_some() {
             return;
@@ -202,7 +202,7 @@ impl Writer {
         }
     }
 
-    /// Writes one group, if anything is queued; says whether there was.
+    /// Writes one group, if anything is queued; returns whether there was.
     pub fn step(&mut self) -> bool {
         let group = Queue::take_group(&mut self.queue.jobs());
         let worked = !group.is_empty();
@@ -228,7 +228,7 @@ impl Writer {
             }
             Err(Failure::Fatal(error)) => {
                 let failed = Error::Unknown(error.to_string());
-                // First of all, so that nobody is told otherwise.
+                // First, so that no append is accepted after this.
                 self.queue.fail(failed.clone());
                 for job in group {
                     job.ack.send(Err(failed.clone()));
@@ -238,7 +238,7 @@ impl Writer {
         }
     }
 
-    /// Writes and syncs a group; gives the first offset of each job.
+    /// Writes and syncs a group; returns the first offset of each job.
     fn write(&mut self, group: &[Job]) -> Result<Vec<u64>, Failure> {
         let now = self.clock.wall();
         let mut by_part: BTreeMap<TopicPartition, Vec<usize>> = BTreeMap::new();
@@ -319,7 +319,7 @@ impl Writer {
         Ok(targets)
     }
 
-    /// Makes room in the commit log, before anything of a group is written.
+    /// Makes space in the commit log, before anything of a group is written.
     fn prepare(&mut self, pieces: usize, bytes: usize, now: Millis) -> Result<(), Failure> {
         match self.commits.prepare(pieces, bytes, now, &self.syncer) {
             Err(PrepareError::Disk(error)) if disk::is_full(&error) => {
@@ -333,8 +333,8 @@ impl Writer {
         }
     }
 
-    /// Cuts off what was written of a group that is refused: durably, for it must
-    /// not be there after a crash either.
+    /// Truncates what was written of a refused group, durably, so that it is not there
+    /// after a crash.
     fn take_back(&self, targets: &[Target]) -> Result<(), Error> {
         for target in targets {
             let cut = target.file.set_len(target.len_bytes).and_then(|()| target.file.sync_data());

@@ -1,5 +1,4 @@
-//! What all clients have in common: settings, log lines, and whether the
-//! brokers are there.
+//! What all clients share: settings, log lines, and whether the brokers are reachable.
 
 use rdkafka::ClientConfig;
 use rdkafka::ClientContext;
@@ -18,27 +17,27 @@ use super::settings::Settings;
 use crate::error::Error;
 use askwhen_process::thread::{Notify, Service};
 
-/// How often brokers are asked whether they are there.
+/// How often the brokers are probed.
 const PROBE: Duration = Duration::from_millis(500);
-/// How long they may take to say so, and how often they may fail to.
+/// How long a probe may take, and how many may fail in a row.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 const PROBE_FAILURES: u32 = 2;
-/// For so long after the brokers are back, a client may still tell of what it
-/// met while they were away: its news are checked before they are believed.
+/// For this long after the brokers are back, a client may still report what it met before;
+/// its reports are then checked by a probe.
 const OLD_NEWS: Duration = Duration::from_secs(2);
 
-/// Whether the brokers take records, as far as is known.
+/// Whether the brokers are reachable, as far as is known.
 #[derive(Debug, Default)]
 pub struct Health {
     away: AtomicBool,
     back_at: Mutex<Option<Instant>>,
-    /// News have come that may be old; the next probe decides.
+    /// A report may be old; the next probe decides.
     doubted: AtomicBool,
     probe_now: Arc<Notify>,
-    /// A client can never work again in this process.
+    /// Why a client can never work again in this process.
     fatal: Mutex<Option<String>>,
     last_error: Mutex<String>,
-    /// As whom this process comes to the brokers.
+    /// The user name of this process at the brokers.
     user: Option<String>,
     pub faults: Faults,
 }
@@ -59,8 +58,8 @@ impl Health {
         Ok(())
     }
 
-    /// A client has lost the brokers: nothing more is taken. When they have only
-    /// just come back, they are asked first.
+    /// A client has lost the brokers, so nothing more is accepted. If they have only just
+    /// come back, they are probed first.
     pub fn went_away(&self, why: &str) {
         let back_at = *self.back_at.lock().expect("no panic holds this lock");
         if back_at.is_some_and(|at| at.elapsed() < OLD_NEWS) {
@@ -71,8 +70,7 @@ impl Health {
         }
     }
 
-    /// What was wrong with a broker before stays: it says more than that none
-    /// is left.
+    /// What was wrong with a single broker is kept: it says more than that none is left.
     fn mark_away(&self, why: &str) {
         let mut last = self.last_error.lock().expect("no panic holds this lock");
         if last.is_empty() {
@@ -96,8 +94,8 @@ impl Health {
         self.last_error.lock().expect("no panic holds this lock").clone()
     }
 
-    /// Asks the brokers whether they are there: whoever only reads would not
-    /// notice when they fall silent.
+    /// Probes the brokers regularly: a process that only reads would not notice their
+    /// silence.
     pub fn watch(self: &Arc<Self>, admin: AdminClient<Context>, topic: String) -> Result<Service, Error> {
         let health = self.clone();
         let watching = Service::spawn("kafka-health", self.probe_now.clone(), move |turns| {
@@ -123,20 +121,20 @@ impl Health {
     }
 }
 
-/// Takes what librdkafka has to say.
+/// Handles librdkafka's log lines, errors and statistics.
 pub struct Context {
     name: &'static str,
     health: Arc<Health>,
-    /// Ends of partitions by topic, from statistics.
+    /// By topic name and partition, its end from the statistics.
     ends: Mutex<HashMap<String, HashMap<i32, KnownEnd>>>,
 }
 
-/// Where a partition ends, as last told.
+/// The end of a partition, as last reported.
 #[derive(Debug, Clone, Copy)]
 pub struct KnownEnd {
     /// One past the last record.
     pub end: u64,
-    /// One past the last that may be read: below `end` while a transaction is open.
+    /// One past the last readable record: below `end` while a transaction is open.
     pub stable: u64,
 }
 
@@ -158,7 +156,8 @@ impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         let client = self.name;
         match level {
-            // Librdkafka says these of every lost connection; what they lead to is told elsewhere.
+            // librdkafka reports these for every lost connection; what follows is reported
+            // elsewhere.
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
                 tracing::info!(client, facility, text, "librdkafka");
             }
@@ -181,7 +180,7 @@ impl ClientContext for Context {
 
     fn error(&self, error: KafkaError, reason: &str) {
         match error.rdkafka_error_code() {
-            // The end of a partition is no error; its reader hears of it too.
+            // The end of a partition is not an error; its reader gets it, too.
             Some(RDKafkaErrorCode::PartitionEOF) => {}
             Some(RDKafkaErrorCode::AllBrokersDown) => self.health.went_away(reason),
             Some(RDKafkaErrorCode::Fatal) => {
@@ -207,8 +206,8 @@ impl ClientContext for Context {
     }
 }
 
-/// The settings of every client; the operator's own go over them, and `ours`
-/// over those: what the design stands on is not for choosing.
+/// The settings of every client. The operator's settings override `standard`, and `ours`
+/// overrides those, because the design depends on them.
 pub fn config(settings: &Settings, standard: &[(&str, &str)], ours: &[(&str, &str)]) -> ClientConfig {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", &settings.brokers);
@@ -229,15 +228,15 @@ pub fn config(settings: &Settings, standard: &[(&str, &str)], ours: &[(&str, &st
     config
 }
 
-/// A client that asks and changes what is on the brokers.
+/// A client for administration.
 ///
 /// # Errors
-/// [`Error::Refused`] for a setting that librdkafka does not take.
+/// [`Error::Refused`] for a setting that librdkafka does not accept.
 pub fn admin(settings: &Settings, health: &Arc<Health>) -> Result<AdminClient<Context>, Error> {
     config(settings, &[], &[]).create_with_context(Context::new("admin", health)).map_err(unusable)
 }
 
-/// A setting that librdkafka does not take.
+/// The error for a setting that librdkafka does not accept.
 pub fn unusable(error: KafkaError) -> Error {
     let text = match &error {
         KafkaError::ClientConfig(_, why, name, value) => {

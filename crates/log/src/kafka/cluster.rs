@@ -1,4 +1,4 @@
-//! The brokers of a log: its settings, and the clients that all who use it share.
+//! The brokers of a log: its settings, and the clients that are shared.
 
 use rdkafka::admin::AdminClient;
 use std::collections::BTreeMap;
@@ -21,9 +21,9 @@ pub struct Cluster {
     pub patient: Producer,
     /// Gives up in time for an answer: for requests.
     pub hasty: Producer,
-    /// By their purpose; kept open, because partitions come back.
+    /// Consumers by purpose; kept open, because partitions come back.
     sources: Mutex<BTreeMap<&'static str, Arc<Source>>>,
-    /// Answers about bounds, and scans.
+    /// Asks for watermarks and offsets.
     pub offsets: Arc<Offsets>,
     pub admin: AdminClient<Context>,
     pub runtime: Handle,
@@ -31,11 +31,11 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Makes the clients; nothing is asked of the brokers yet. Must be called
-    /// where a tokio runtime is at hand.
+    /// Creates the clients without contacting the brokers. Has to be called within a tokio
+    /// runtime.
     ///
     /// # Errors
-    /// [`Error::Refused`] for a setting that librdkafka does not take.
+    /// [`Error::Refused`] for a setting that librdkafka does not accept.
     pub fn open(settings: Settings) -> Result<Arc<Cluster>, Error> {
         let health = Arc::new(Health::of(&settings));
         Ok(Arc::new(Cluster {
@@ -54,8 +54,8 @@ impl Cluster {
         self.offsets.name(topic)
     }
 
-    /// Refuses what goes on from records that are lost. Definitions are left out:
-    /// they are written again.
+    /// Refuses to continue after lost records of the partitions that `concerns` selects.
+    /// Lost definitions do not count, because they are written again.
     pub fn must_be_complete(&self, concerns: impl Fn(TopicPartition) -> bool) -> Result<(), Error> {
         self.health.faults.must_be_complete(|lost| lost != DEFINITIONS && concerns(lost))
     }

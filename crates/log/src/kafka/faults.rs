@@ -1,6 +1,5 @@
-//! What is known to be wrong with the topics, and with what the brokers let this
-//! process do: for readiness, and for whoever writes. Each fault is logged when
-//! it is found, and every minute while it lasts.
+//! Known faults of the topics and of this process's permissions, for readiness and for
+//! appends. Each is logged when it is found, and every minute while it lasts.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -11,30 +10,31 @@ use crate::error::Error;
 use crate::record::TopicPartition;
 use askwhen_wire::topic::Topic;
 
-/// A denial that nobody has met for so long may have been lifted.
+/// A denied permission that nobody has met for this long may have been granted.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
 const LOGGED_EVERY: Duration = Duration::from_secs(60);
-/// Whose loss is mended while the log is used: partition 0 writes it again.
+/// The partition whose loss is repaired while the log is used: partition 0 of the engine
+/// writes it again.
 pub const DEFINITIONS: TopicPartition = TopicPartition { topic: Topic::Definitions, partition: 0 };
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum BrokerFault {
     /// The brokers do not know the topic any more.
     Missing(Topic),
-    /// The partition ends before a place where it was known to have records.
+    /// The partition ends before an offset that it is known to have had.
     Lost(TopicPartition),
-    /// The brokers deny a right on a topic or group.
+    /// The brokers deny a permission on a topic or group.
     Denied { resource: String, right: &'static str },
-    /// The brokers do not take this process's credentials.
+    /// The brokers reject this process's credentials.
     Unauthenticated,
-    /// A topic lacks partitions, or has settings by which records are lost.
+    /// A topic lacks partitions, or has settings that lose records.
     Misdeclared(Topic),
     /// Readers of a purpose cannot pass a transaction that stays open.
     OpenTransaction { purpose: &'static str, at: TopicPartition },
 }
 
 impl BrokerFault {
-    /// Whether only whoever runs into it knows that it lasts.
+    /// Whether only another attempt can show that it still lasts.
     fn is_forgotten(&self) -> bool {
         matches!(self, BrokerFault::Denied { .. } | BrokerFault::Unauthenticated)
     }
@@ -50,7 +50,7 @@ struct Found {
 #[derive(Debug, Default)]
 pub struct Faults {
     found: Mutex<BTreeMap<BrokerFault, Found>>,
-    /// Whether there are any: looked at for every record.
+    /// Whether there are any, to be checked quickly for every record.
     any: AtomicBool,
 }
 
@@ -78,7 +78,7 @@ impl Faults {
         self.any.store(true, Ordering::Release);
     }
 
-    /// Reports that the brokers deny a right, by the full name of a topic or group.
+    /// Reports a denied permission, by the full name of a topic or group.
     pub fn denied(&self, kind: &str, name: &str, right: &'static str) {
         let resource = format!("{kind} {name}");
         let text = format!(
@@ -87,7 +87,7 @@ impl Faults {
         self.report(BrokerFault::Denied { resource, right }, text);
     }
 
-    /// It works again.
+    /// Reports that it works again.
     pub fn allowed(&self, kind: &str, name: &str, right: &'static str) {
         if self.any() {
             self.over(&BrokerFault::Denied { resource: format!("{kind} {name}"), right });
@@ -105,7 +105,7 @@ impl Faults {
         self.any.store(!found.is_empty(), Ordering::Release);
     }
 
-    /// A partition of topic `name` has lost records: it was known to have those below
+    /// Reports that a partition of topic `name` has lost records: it had those below
     /// `known`, and ends at `end`.
     pub fn lost(&self, at: TopicPartition, name: &str, known: u64, end: u64) {
         let what = format!(
@@ -131,10 +131,10 @@ impl Faults {
         self.any() && self.found.lock().expect("no panic holds this lock").contains_key(&BrokerFault::Lost(at))
     }
 
-    /// Refuses what goes on from records that are lost.
+    /// Refuses to continue after lost records.
     ///
     /// # Errors
-    /// [`Error::Lost`] when `concerns` one of the partitions that lost some.
+    /// [`Error::Lost`] when `concerns` selects a partition that has lost some.
     pub fn must_be_complete(&self, concerns: impl Fn(TopicPartition) -> bool) -> Result<(), Error> {
         if !self.any() {
             return Ok(());
@@ -144,7 +144,7 @@ impl Faults {
         lost.next().map_or(Ok(()), |(_, found)| Err(Error::Lost(found.text.clone())))
     }
 
-    /// What is wrong by now, each said once.
+    /// The current faults, each once.
     pub fn reasons(&self) -> Vec<String> {
         if !self.any() {
             return Vec::new();

@@ -1,4 +1,4 @@
-//! A log that is filled from another one before anyone uses it.
+//! Fills a new log from another one before anyone uses it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,11 +15,11 @@ use crate::error::Error;
 use crate::record::{AppendedRange, NewRecord, TopicPartition};
 use askwhen_domain::time::Millis;
 
-/// Bytes that may be on their way to the brokers.
+/// The most bytes on their way to the brokers.
 const MAX_OUTSTANDING_BYTES: usize = 32 << 20;
 
-/// Topics just made, whose journal takes the times that it is given. Until
-/// [`Founding::finish`] nobody else starts on them.
+/// New topics whose journal accepts given append times. Until [`Founding::finish`] no
+/// process starts with them.
 pub struct Founding {
     cluster: Arc<Cluster>,
     log: Arc<Kafka>,
@@ -29,10 +29,10 @@ pub struct Founding {
 }
 
 impl Founding {
-    /// Makes the topics; none may be there. Blocks, like all of it.
+    /// Creates the topics; none may exist. All functions here block.
     ///
     /// # Errors
-    /// [`Error::Refused`] when there are topics of this prefix.
+    /// [`Error::Refused`] when there are topics with this prefix.
     pub fn begin(settings: Settings) -> Result<Founding, Error> {
         let cluster = Cluster::open(settings)?;
         topics::make_all(&cluster.admin, &cluster.settings, &cluster.runtime)?;
@@ -43,12 +43,12 @@ impl Founding {
         Ok(Founding { cluster, log, identity, outstanding: VecDeque::new(), outstanding_bytes: 0 })
     }
 
-    /// For reading what is there by now.
+    /// For reading what was appended so far.
     pub fn log(&self) -> &Arc<Kafka> {
         &self.log
     }
 
-    /// Appends records with the times that they were taken elsewhere.
+    /// Appends records with their append times in the other log.
     ///
     /// # Errors
     /// When the brokers refuse a record, this one or an earlier one.
@@ -61,12 +61,12 @@ impl Founding {
         self.settle(MAX_OUTSTANDING_BYTES)
     }
 
-    /// The checksum that a record will be read with.
+    /// The checksum with which a record will be read.
     pub fn checksum(new: &NewRecord) -> u32 {
         checksum(new.key.as_deref(), &new.headers, new.value.as_deref())
     }
 
-    /// Waits until no more than so many bytes are on their way.
+    /// Waits until at most so many bytes are on their way.
     ///
     /// # Errors
     /// As [`Founding::append`].
@@ -80,10 +80,10 @@ impl Founding {
         Ok(())
     }
 
-    /// Opens the log to all: from these offsets on its journal is its own.
+    /// Opens the log: the journal's own records begin at these offsets.
     ///
     /// # Errors
-    /// When the brokers do not take it.
+    /// When the brokers refuse.
     pub fn finish(mut self, begins: Vec<u64>) -> Result<(), Error> {
         self.settle(0)?;
         topics::take_own_times(&self.cluster.admin, &self.cluster.settings, &self.cluster.runtime)?;

@@ -1,6 +1,6 @@
-//! Who this log is. The first process to find no identity writes one into topic
-//! `definitions`; of several at once, the one that stands first counts. Their
-//! keys differ, so that compaction keeps them all.
+//! The identity of a log. The first process that finds none writes one into topic
+//! `definitions`; of several at once, the first record counts. Their keys differ, so that
+//! compaction keeps them all.
 
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -22,21 +22,21 @@ pub struct KafkaIdentity {
     incarnation: String,
     partitions: u32,
     key_check: String,
-    /// Where the journal's partitions begin to be this log's own: what stands
-    /// before was brought from another log and has had its effect. Empty where
-    /// nothing was.
+    /// By partition, the offset at which the journal's own records begin: those before were
+    /// imported from another log and have had their effect. Empty when nothing was
+    /// imported.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     begins: Vec<u64>,
-    /// Still being filled from another log.
+    /// Whether the log is still being filled from another.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     unfinished: bool,
-    /// Every MAC of its records names log and partition; absent before 0.2.0.
+    /// Whether every MAC in its records names log and partition; missing before 0.2.0.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     bound_macs: bool,
 }
 
 impl KafkaIdentity {
-    /// A new one.
+    /// A new identity.
     ///
     /// # Errors
     /// When the system gives no random bytes.
@@ -79,7 +79,7 @@ impl KafkaIdentity {
         format!("{IDENTITY_KEY}{}", self.incarnation)
     }
 
-    /// Whether a record of this key holds it.
+    /// Whether a record with this key contains it.
     pub fn has_key(&self, key: &str) -> bool {
         key == self.key()
     }
@@ -92,7 +92,7 @@ impl KafkaIdentity {
         self.begins.get(partition as usize).copied().unwrap_or(0)
     }
 
-    /// Writes it, over an earlier one of the same incarnation.
+    /// Writes it; a record of the same incarnation is replaced.
     pub fn write(&self, cluster: &Cluster) -> Result<(), Error> {
         let new = NewRecord {
             key: Some(self.key().into()),
@@ -105,9 +105,9 @@ impl KafkaIdentity {
     }
 }
 
-/// The log's identity; made when there is none.
+/// Reads the log's identity; writes one if there is none.
 pub fn learn(cluster: &Arc<Cluster>) -> Result<KafkaIdentity, Error> {
-    // In this order: whoever founds a log writes its identity before anything else.
+    // In this order, because whoever founds a log writes its identity first.
     let holds_records = holds_records(cluster)?;
     let found = match find(cluster)? {
         Some(found) => found,
@@ -144,7 +144,7 @@ pub fn learn(cluster: &Arc<Cluster>) -> Result<KafkaIdentity, Error> {
     Ok(found)
 }
 
-/// Whether anything has ever been written to a topic of the log.
+/// Whether anything was ever written to a topic of the log.
 fn holds_records(cluster: &Arc<Cluster>) -> Result<bool, Error> {
     let partitions = cluster.settings.partitions;
     let all = Topic::ALL.iter().filter(|topic| **topic != Topic::Replies);
@@ -161,7 +161,7 @@ pub fn refuse_unfinished(cluster: &Arc<Cluster>) -> Result<(), Error> {
     find(cluster)?.map_or(Ok(()), |identity| identity.must_be_finished(&cluster.settings))
 }
 
-/// The first that was written, as it was written last.
+/// The identity whose first record is the earliest, in its latest version.
 pub fn find(cluster: &Arc<Cluster>) -> Result<Option<KafkaIdentity>, Error> {
     let bounds = cluster.offsets.all_bounds(&[AT])?[0];
     let mut found: Option<(bytes::Bytes, KafkaIdentity)> = None;

@@ -1,5 +1,5 @@
-//! The right to own partitions, given out by a consumer group. Nothing is read
-//! through it: what it is assigned is paused at once.
+//! Ownership of partitions, assigned by a consumer group. Nothing is read through its
+//! consumer: assigned partitions are paused at once.
 
 use rdkafka::ClientContext;
 use rdkafka::TopicPartitionList;
@@ -19,26 +19,26 @@ use super::settings::Settings;
 use crate::error::Error;
 use askwhen_process::thread::{LogThrottle, Service};
 
-/// How members of this version name themselves: whoever does not may be of
-/// version 0.1.0, whose MACs name no place.
+/// Prefix of the client ids of members since 0.2.0. A member without it may be of version
+/// 0.1.0, whose MACs name no partition.
 pub const MEMBER_PREFIX: &str = "askwhen/";
 
-/// Without a heartbeat for so long a member is taken for dead. The smallest
-/// that a broker allows unless told otherwise.
+/// After this time without a heartbeat a member counts as dead. It is the smallest value
+/// that brokers allow by default.
 const SESSION_MS: u64 = 6_000;
-/// How soon a member hears that partitions are to move.
+/// How soon a member learns that partitions are to move.
 const HEARTBEAT_MS: u64 = 250;
 /// The longest that giving up partitions may take.
 const RELEASE: Duration = Duration::from_secs(12);
 const TURN: Duration = Duration::from_millis(50);
 
-/// A change of what this process owns.
+/// A change of the partitions that this process owns.
 #[derive(Debug)]
 pub enum LeaseChange {
-    /// May be empty: the group has taken this process in.
+    /// May be empty: the group has accepted this process.
     Assigned(Vec<u32>),
-    /// To be given up; `done` is answered when it has been. Where it was lost,
-    /// others may own it already: nothing is worth waiting for.
+    /// To be given up; `done` is answered when they are. When they were `lost`, others may
+    /// own them already, so nothing is waited for.
     Revoked { partitions: Vec<u32>, lost: bool, done: mpsc::Sender<()> },
 }
 
@@ -48,51 +48,49 @@ pub struct Lease {
     pub membership: Membership,
 }
 
-/// Dropping it leaves the group; what is still owned is revoked first.
+/// Dropping it leaves the group; partitions that are still owned are revoked first.
 #[derive(Default)]
 pub struct Membership {
-    // Dropping it ends it, and leaves the group.
+    // Dropping it ends the thread and leaves the group.
     polling: Option<Service>,
     consumer: Weak<BaseConsumer<Group>>,
 }
 
-/// What partitions need of a lease: whether it holds, and to say how far they are.
+/// Whether this process still owns its partitions, and where it commits positions.
 #[derive(Clone)]
 pub enum GroupFence {
-    /// Of a log that nobody else can own.
+    /// A log that no other process can use.
     Alone,
     Member(Weak<BaseConsumer<Group>>),
-    /// A simulation says whether the group still counts on this process.
+    /// A simulation decides whether the group still counts on this process.
     Simulated(Arc<AtomicBool>),
 }
 
 pub struct Group {
     context: Context,
-    /// Its full name.
+    /// The group's full name.
     group_id: String,
     topic: String,
     changes: Mutex<mpsc::Sender<LeaseChange>>,
     started: Instant,
-    /// When the group was last known to count on us, in milliseconds since
-    /// `started`.
+    /// When the group last confirmed membership, in milliseconds since `started`.
     seen_ms: AtomicU64,
-    /// What is owned, with the next offsets as last committed: what membership
-    /// is proven with.
+    /// Owned partitions with their last committed offsets, which prove membership.
     owned: Mutex<BTreeMap<i32, Option<u64>>>,
-    /// Partitions that the log was made with.
+    /// The number of partitions with which the log was made.
     partitions: u32,
     surplus: Surplus,
 }
 
-/// Partitions that a group has given out beyond those that the log was made with. Nobody
-/// is told of them as of the others: they have no state.
+/// Assigned partitions beyond the number with which the log was made. They are kept apart,
+/// because they have no state.
 pub type Surplus = Arc<Mutex<BTreeSet<u32>>>;
 
 impl Lease {
-    /// For a log that nobody else can own: everything, once.
+    /// The lease of a log that no other process can use: all partitions, once.
     pub fn of_all(partitions: u32) -> Lease {
         let (sender, changes) = mpsc::channel();
-        // The receiver is right here.
+        // The receiver is below.
         sender.send(LeaseChange::Assigned((0..partitions).collect())).ok();
         Lease { changes, membership: Membership::default() }
     }
@@ -108,7 +106,7 @@ impl Lease {
         let (session, heartbeat) = (SESSION_MS.to_string(), HEARTBEAT_MS.to_string());
         let group_id = format!("{}{purpose}", settings.prefix);
         let standard = [("session.timeout.ms", session.as_str()), ("heartbeat.interval.ms", heartbeat.as_str())];
-        // Nothing is read through a lease, so no quota of a client's name bears on it.
+        // Nothing is read through a lease, so client quotas by this name have no effect.
         let client_id = format!("{MEMBER_PREFIX}{}", env!("CARGO_PKG_VERSION"));
         let ours = [
             ("group.id", group_id.as_str()),
@@ -118,7 +116,7 @@ impl Lease {
             ("enable.auto.commit", "false"),
             ("enable.auto.offset.store", "false"),
             ("auto.offset.reset", "latest"),
-            // How soon partitions that were added are noticed.
+            // How soon added partitions are noticed.
             ("topic.metadata.refresh.interval.ms", "10000"),
         ];
         let group = Group {
@@ -148,8 +146,7 @@ impl Lease {
                 }
                 prove(&consumer);
             }
-            // Revokes what is owned and tells the group, here, where nothing
-            // else waits.
+            // Revokes the partitions and leaves the group here, where nothing else waits.
             if let Err(error) = consumer.close_queue() {
                 tracing::warn!(purpose, %error, "the group could not be left");
             }
@@ -172,8 +169,8 @@ impl Membership {
 }
 
 impl GroupFence {
-    /// Whether nobody else can own these partitions by now, as far as this
-    /// process can know: it has been awake, and the group counted on it lately.
+    /// Whether no other process can own these partitions yet, as far as this process knows:
+    /// it was awake, and the group confirmed its membership lately.
     pub fn is_fresh(&self) -> bool {
         let member = match self {
             GroupFence::Alone => return true,
@@ -186,7 +183,7 @@ impl GroupFence {
         now.saturating_sub(group.seen_ms.load(Ordering::Acquire)) < SESSION_MS / 2
     }
 
-    /// Tells the group how far a partition is: a hint, for displays of lag.
+    /// Commits the position of a partition to the group, for displays of lag.
     pub fn commit(&self, partition: u32, next: u64) {
         let GroupFence::Member(member) = self else { return };
         let Some(consumer) = member.upgrade() else { return };
@@ -209,9 +206,9 @@ fn commit(consumer: &BaseConsumer<Group>, offsets: &[(i32, u64)], mode: CommitMo
     consumer.commit(&list, mode)
 }
 
-/// Keeps the standing fresh. After a pause (the process was stopped, the
-/// machine slept) only the coordinator can say whether the group still counts
-/// on us: it takes a commit from its members alone.
+/// Renews the proof of membership. After a pause (the process was stopped, the machine
+/// slept) only the coordinator knows whether this process is still a member: it accepts
+/// commits from members alone.
 fn prove(consumer: &BaseConsumer<Group>) {
     let group = consumer.context();
     let now = group.started.elapsed().as_millis() as u64;
@@ -221,7 +218,7 @@ fn prove(consumer: &BaseConsumer<Group>) {
     }
     let owned = group.owned.lock().expect("no panic holds this lock").clone();
     let known: Vec<(i32, u64)> = owned.iter().filter_map(|(partition, next)| Some((*partition, (*next)?))).collect();
-    // Who owns nothing can do no harm.
+    // Without partitions there is nothing to protect.
     if owned.is_empty() || (!known.is_empty() && commit(consumer, &known, CommitMode::Sync).is_ok()) {
         group.seen_ms.store(group.started.elapsed().as_millis() as u64, Ordering::Release);
     }
@@ -245,7 +242,7 @@ impl ConsumerContext for Group {
         let all = list.elements().iter().map(|e| e.partition() as u32).collect::<Vec<u32>>();
         let (partitions, surplus): (Vec<u32>, Vec<u32>) = all.into_iter().partition(|p| *p < self.partitions);
         let changed = if what == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
-            // At the end and paused: nothing is read through a lease.
+            // Assigned at the end and paused, because nothing is read through a lease.
             let assigned = list
                 .set_all_offsets(Offset::End)
                 .and_then(|()| consumer.incremental_assign(list))
@@ -270,7 +267,7 @@ impl ConsumerContext for Group {
                 if released.recv_timeout(RELEASE) == Err(mpsc::RecvTimeoutError::Timeout) {
                     tracing::warn!("partitions are given up although they could not be settled in time");
                 }
-                // The time that this took was spent here, not asleep.
+                // The process was busy here, not asleep.
                 self.seen_ms.store(self.started.elapsed().as_millis() as u64, Ordering::Release);
             }
             consumer.incremental_unassign(list)
@@ -282,7 +279,7 @@ impl ConsumerContext for Group {
 }
 
 impl Group {
-    /// Says which right is missing, when one is.
+    /// Reports which permission is missing, if one is.
     fn denied(&self, error: &KafkaError) {
         let faults = &self.context.health().faults;
         match error.rdkafka_error_code() {
@@ -293,7 +290,7 @@ impl Group {
     }
 
     fn tell(&self, change: LeaseChange) {
-        // Nobody listens any more when the process is stopping.
+        // The receiver is gone when the process is stopping.
         self.changes.lock().expect("no panic holds this lock").send(change).ok();
     }
 }

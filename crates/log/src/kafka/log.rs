@@ -1,4 +1,4 @@
-//! The log whose topics are on brokers.
+//! The log on Kafka brokers.
 
 use rdkafka::admin::AdminOptions;
 use rdkafka::consumer::Consumer as _;
@@ -24,10 +24,10 @@ use askwhen_wire::topic::Topic;
 pub struct Kafka {
     cluster: Arc<Cluster>,
     identity: OnceLock<KafkaIdentity>,
-    /// The brokers' health, and the topics.
+    /// Services that watch the brokers and the topics.
     watching: OnceLock<[Service; 2]>,
-    /// Partitions of the journal that the group has given this process although no user
-    /// belongs there: they were added to the topic.
+    /// Assigned partitions of the journal beyond those that the log was made with: they
+    /// were added to the topic later.
     surplus: Surplus,
 }
 
@@ -38,17 +38,16 @@ impl std::fmt::Debug for Kafka {
 }
 
 impl Kafka {
-    /// Connects, checks the topics, and learns (or makes) the log's identity.
-    /// Topics are made when there are none at all. Blocks; must be called where
-    /// a tokio runtime is at hand.
+    /// Connects, checks the topics, and reads (or writes) the log's identity. Topics are
+    /// created when there are none at all. Blocks; has to be called within a tokio runtime.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when no broker answers; [`Error::Refused`] when
-    /// the topics are not as declared, or belong to another cluster key.
+    /// [`Error::Unavailable`] when no broker answers; [`Error::Refused`] when the topics
+    /// are not as declared, or belong to another cluster key.
     pub fn connect(settings: Settings) -> Result<Arc<Kafka>, Error> {
         let cluster = Cluster::open(settings)?;
         if let Err(error) = topics::make_or_check(&cluster.admin, &cluster.settings, &cluster.runtime) {
-            // Topics that an export has not finished are not as declared either.
+            // The topics of an unfinished export are not as declared either.
             let unfinished = identity::refuse_unfinished(&cluster).err();
             return Err(unfinished.filter(|e| matches!(e, Error::Refused(_))).unwrap_or(error));
         }
@@ -61,17 +60,17 @@ impl Kafka {
         Ok(kafka)
     }
 
-    /// For looking: makes nothing, and has no identity.
+    /// Connects for viewing: creates nothing, and has no identity.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when no broker answers, or the topics are not there.
+    /// [`Error::Unavailable`] when no broker answers, or the topics do not exist.
     pub fn observe(settings: Settings) -> Result<Arc<Kafka>, Error> {
         let cluster = Cluster::open(settings)?;
         topics::must_be_there(&cluster.admin, &cluster.settings, &cluster.runtime)?;
         Ok(Kafka::of(cluster))
     }
 
-    /// The log on these brokers; it has no identity yet.
+    /// A log on these brokers, without an identity yet.
     pub(super) fn of(cluster: Arc<Cluster>) -> Arc<Kafka> {
         Arc::new(Kafka { cluster, identity: OnceLock::new(), watching: OnceLock::new(), surplus: Surplus::default() })
     }
@@ -92,8 +91,8 @@ impl Kafka {
         self.identity().binds_macs()
     }
 
-    /// Whether a member of the groups that write to the journal is of a version
-    /// that does not say which it is: 0.1.0. Blocks for a round trip.
+    /// Whether a member of the groups that write to the journal does not name its version:
+    /// it may be 0.1.0. Blocks for a round trip.
     pub fn has_older_members(&self) -> Result<bool, Error> {
         for purpose in ["engine", "delivery"] {
             let group_id = format!("{}{purpose}", self.cluster.settings.prefix);
@@ -107,7 +106,7 @@ impl Kafka {
         Ok(false)
     }
 
-    /// Where a partition of the journal begins to be this log's own.
+    /// The offset at which the own records of a journal partition begin.
     pub fn begins(&self, partition: u32) -> u64 {
         self.identity().begins(partition)
     }
@@ -123,8 +122,8 @@ impl Kafka {
         }
     }
 
-    /// As [`Kafka::append`], but refused at once while the brokers are away or
-    /// what a record would lead to has lost records, and given up after
+    /// As [`Kafka::append`], but refused at once while the brokers are away or a partition
+    /// that follows from the record has lost records, and given up after
     /// `REQUEST_TIMEOUT_MS`.
     pub fn append_in_time(&self, at: TopicPartition, records: Vec<NewRecord>, ack: Ack) {
         let concerns = |lost: TopicPartition| lost.partition == at.partition || lost == DEFINITIONS;
@@ -136,7 +135,7 @@ impl Kafka {
         }
     }
 
-    /// Refuses a partition whose number any topic has lost records of.
+    /// Refuses a partition of which any topic has lost records.
     pub fn is_complete(&self, partition: u32) -> Result<(), Error> {
         self.cluster.must_be_complete(|lost| lost.partition == partition)
     }
@@ -146,8 +145,8 @@ impl Kafka {
         self.cluster.health.faults.has_lost(DEFINITIONS)
     }
 
-    /// Whoever has the state has written again what topic `definitions` had lost:
-    /// last of all the log's identity, by which others know that it is whole.
+    /// Notes that the lost definitions were written again. Last of all it writes the log's
+    /// identity, by which other processes see that the topic is complete.
     pub fn definitions_are_back(&self) -> Result<(), Error> {
         if identity::find(&self.cluster)?.is_none() {
             self.identity().write(&self.cluster)?;
@@ -156,25 +155,25 @@ impl Kafka {
         Ok(())
     }
 
-    /// The key of an identity stands in topic `definitions`.
+    /// Notes that topic `definitions` has a record with an identity's key.
     pub fn identity_seen(&self, key: &str) {
         if self.has_lost_definitions() && self.identity().has_key(key) {
             self.cluster.health.faults.over(&BrokerFault::Lost(DEFINITIONS));
         }
     }
 
-    /// What is wrong with the topics and with this process's rights.
+    /// Faults of the topics and of this process's permissions.
     pub fn faults(&self) -> Vec<String> {
         self.cluster.health.faults.reasons()
     }
 
-    /// A record that nobody misses when it is lost: a reply.
+    /// Appends a record that may be lost: a reply.
     pub fn tell(&self, at: TopicPartition, record: NewRecord) {
         let (sender, _) = tokio::sync::oneshot::channel();
         self.cluster.hasty.append(self.cluster.name(at.topic), at, vec![record], Ack::Once(sender));
     }
 
-    /// Follows partitions for one purpose.
+    /// A reader for one purpose.
     pub fn reader(&self, purpose: &'static str, notify: Arc<Notify>) -> KafkaReader {
         KafkaReader::new(self.cluster.clone(), purpose, notify)
     }
@@ -225,11 +224,10 @@ impl Kafka {
         Lease::join(&self.cluster.settings, &self.cluster.health, purpose, self.cluster.name(topic), surplus)
     }
 
-    /// Partitions of the journal beyond those that the log was made with, which are this
-    /// process's to empty.
+    /// Added partitions of the journal that this process has to empty.
     pub fn surplus(&self) -> Vec<u32> {
         let surplus: Vec<u32> = self.surplus.lock().expect("no panic holds this lock").iter().copied().collect();
-        // The client that reads them would not hear of them for minutes.
+        // The client that reads them would not notice them for minutes.
         if !surplus.is_empty()
             && let Err(error) =
                 self.cluster.offsets.source.consumer().fetch_metadata(Some(self.cluster.name(Topic::Events)), ASK)
@@ -239,7 +237,7 @@ impl Kafka {
         surplus
     }
 
-    /// Waits until everything appended is on its way or given up.
+    /// Waits until everything appended is sent or given up.
     pub fn close(&self) {
         self.cluster.hasty.flush();
         self.cluster.patient.flush();

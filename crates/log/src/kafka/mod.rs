@@ -1,9 +1,9 @@
 //! The log on Apache Kafka. No type of librdkafka leaves this folder.
 //!
-//! Two producers: one that never gives up, for partitions, whose records must not
-//! have gaps; one that gives up in time for an answer, for requests. A consumer
-//! per purpose, with partitions assigned by hand at the places that the stores
-//! say; a consumer group gives out the right to own a partition and nothing else.
+//! There are two producers: one that never gives up, for partitions, whose records must not
+//! have gaps; and one that gives up in time for an answer, for requests. There is a
+//! consumer for each purpose, with partitions assigned by hand at the offsets in the
+//! stores; a consumer group only assigns ownership of partitions.
 
 mod client;
 mod cluster;

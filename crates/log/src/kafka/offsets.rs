@@ -1,5 +1,4 @@
-//! Offsets of partitions, asked of the brokers: where they begin and end, and
-//! what stands at a time.
+//! Asks the brokers for offsets of partitions: start, end, and by time.
 
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::KafkaError;
@@ -16,17 +15,17 @@ use crate::error::Error;
 use crate::record::{TopicPartition, Watermarks};
 use askwhen_wire::topic::Topic;
 
-/// Kafka's marks for the first record and for one past the last.
+/// Kafka's special times for the first offset and for the end.
 pub const START: i64 = -2;
 pub const END: i64 = -1;
 
 /// An error, and the brokers' code for it.
 pub type Denied = (Error, Option<RDKafkaErrorCode>);
 
-/// Who asks.
+/// The client for offsets.
 pub struct Offsets {
     pub source: Arc<Source>,
-    /// Full names by [`Topic`].
+    /// Full topic names, by [`Topic`].
     names: Vec<String>,
 }
 
@@ -44,14 +43,14 @@ impl Offsets {
             let found = self.at_times(all, which)?;
             Ok(found.into_iter().map(|offset| offset.unwrap_or(0)).collect())
         };
-        // The start first: it only grows, so it never passes the end.
+        // The start first: it only grows, so it never exceeds the end.
         let starts = ask(START)?;
         let ends = ask(END)?;
         Ok(starts.into_iter().zip(ends).map(|(start, end)| Watermarks { start, end }).collect())
     }
 
-    /// Offsets by time, or by one of Kafka's marks. A partition whose leader is
-    /// just changing is asked again.
+    /// Offsets by time, or by one of Kafka's special times. Asks again while the leader of
+    /// a partition is changing.
     pub fn at_times(&self, all: &[TopicPartition], time: i64) -> Result<Vec<Option<u64>>, Error> {
         let deadline = Instant::now() + ASK;
         loop {

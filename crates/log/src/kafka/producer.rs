@@ -1,4 +1,4 @@
-//! Appending: a batch is acknowledged when all of its records are.
+//! Appends batches; a batch is acknowledged when all of its records are.
 
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -19,23 +19,24 @@ use crate::error::Error;
 use crate::record::{AppendedRange, NewRecord, TopicPartition};
 use askwhen_domain::time::Millis;
 
-/// Acknowledgements that stay out so long while records wait: the brokers hang.
+/// When acknowledgements take this long while records wait, the brokers hang.
 const STALLED: Duration = Duration::from_millis(1_500);
-/// Records a broker takes at most; the topics are made to take as much.
+/// The largest record that brokers accept; the topics are created with it.
 pub const MAX_RECORD_BYTES: u32 = 4 << 20;
 
 pub struct Producer {
     native: ThreadedProducer<Sent>,
     load: Arc<Load>,
-    /// Beyond it appends are refused; `None` for partitions, which bound themselves.
+    /// The bound of bytes under way, beyond which appends are refused; `None` for
+    /// partitions, which bound themselves.
     max_bytes: Option<usize>,
 }
 
-/// What is under way.
+/// Records and bytes under way.
 struct Load {
     since: Instant,
     bytes: AtomicUsize,
-    /// When it last moved, in milliseconds since `since`.
+    /// When it last changed, in milliseconds since `since`.
     moved_ms: AtomicU64,
 }
 
@@ -50,7 +51,7 @@ impl Load {
     }
 }
 
-/// An append of several records, of which some are still out.
+/// An append of several records, some of which may not be acknowledged yet.
 pub struct Batch {
     at: TopicPartition,
     waiting: AtomicUsize,
@@ -78,7 +79,7 @@ impl Batch {
         self.count_down();
     }
 
-    /// The last one tells whoever waits.
+    /// The last acknowledgement completes the batch.
     fn count_down(&self) {
         if self.waiting.fetch_sub(1, Ordering::AcqRel) > 1 {
             return;
@@ -97,17 +98,17 @@ impl Batch {
     }
 }
 
-/// Hands delivery reports to their batches.
+/// Passes delivery reports on to their batches.
 pub struct Sent {
     context: Context,
-    /// Where the last acknowledged record of each partition stands: a later one
-    /// stands behind it, or the partition is not the one that it was.
+    /// By partition, the offset of its last acknowledged record: a later record must have a
+    /// higher one, or the partition was made anew.
     last: Mutex<BTreeMap<TopicPartition, u64>>,
 }
 
 impl Sent {
     fn acknowledged(&self, at: TopicPartition, name: &str, offset: i64) -> Result<u64, Error> {
-        // A copy that the broker had already has no place to tell.
+        // A duplicate that the broker already had is reported without an offset.
         let Ok(offset) = u64::try_from(offset) else { return Ok(0) };
         let faults = &self.context.health().faults;
         let before = self.last.lock().expect("no panic holds this lock").insert(at, offset);
@@ -121,7 +122,7 @@ impl Sent {
         }
     }
 
-    /// What has become of a record that was not acknowledged.
+    /// The error of a record that was not acknowledged.
     fn refused(&self, name: &str, error: &KafkaError) -> Error {
         let denied = Some(RDKafkaErrorCode::TopicAuthorizationFailed);
         let code = error.rdkafka_error_code();
@@ -165,14 +166,13 @@ impl ProducerContext for Sent {
 }
 
 impl Producer {
-    /// Never gives up: a record that timed out would leave a gap which later
-    /// successes hide.
+    /// Never gives up: a record that timed out would leave a gap that later successes hide.
     pub fn patient(settings: &Settings, health: &Arc<Health>) -> Result<Producer, Error> {
         let ours = [("message.timeout.ms", "0"), ("linger.ms", "2")];
         Producer::open(settings, health, "actors", &ours, None)
     }
 
-    /// Gives up in time for an answer, and takes no more than it can hold.
+    /// Gives up in time for an answer, and bounds the bytes under way.
     pub fn hasty(settings: &Settings, health: &Arc<Health>) -> Result<Producer, Error> {
         let timeout = REQUEST_TIMEOUT_MS.to_string();
         let ours = [("message.timeout.ms", timeout.as_str()), ("request.timeout.ms", "2000"), ("linger.ms", "0.5")];
@@ -212,7 +212,7 @@ impl Producer {
         self.append_stamped(topic, at, records.into_iter().map(|new| (new, None)).collect(), ack);
     }
 
-    /// As [`Producer::append`], with times of their own for a topic that takes them.
+    /// As [`Producer::append`], with given append times, for a topic that accepts them.
     pub fn append_stamped(&self, topic: &str, at: TopicPartition, records: Vec<(NewRecord, Option<Millis>)>, ack: Ack) {
         let bytes: usize = records.iter().map(|(new, _)| new.len_bytes()).sum();
         if self.max_bytes.is_some_and(|most| self.load.bytes.load(Ordering::Acquire) + bytes > most) {
@@ -223,7 +223,7 @@ impl Producer {
         }
         let batch = Arc::new(Batch {
             at,
-            // One more, so that it is not over before all have been handed in.
+            // One more, so that it is not complete before all records are handed over.
             waiting: AtomicUsize::new(records.len() + 1),
             first: AtomicU64::new(u64::MAX),
             end: AtomicU64::new(0),

@@ -1,5 +1,5 @@
-//! Following partitions: a consumer per purpose, each partition fetched ahead
-//! into a queue of its own, from the place that the reader says.
+//! Follows partitions: each is fetched ahead into a queue of its own, from the offset that
+//! the reader gives.
 
 use bytes::Bytes;
 use rdkafka::consumer::{Consumer as _, base_consumer::PartitionQueue};
@@ -21,21 +21,21 @@ use crate::fetch::{Fetch, FetchBatch};
 use crate::record::{Headers, Record, TopicPartition};
 use askwhen_process::thread::Notify;
 
-/// A transaction that holds back what has come for so long is not just being ended.
+/// A transaction that holds records back for longer than this is not just ending.
 const HELD_TOO_LONG: Duration = Duration::from_secs(10);
-/// Who makes state of what is read: nothing goes on from records that are lost.
+/// Readers that build state: they must not continue after lost records.
 const OWNERS: [&str; 2] = ["engine", "delivery"];
 
-/// One partition being followed.
+/// A partition that is being followed.
 struct Follow {
     queue: PartitionQueue<Context>,
     next: u64,
-    /// Something may be in the queue.
+    /// Whether there may be something in the queue.
     filled: Arc<AtomicBool>,
     at_end: bool,
-    /// What the queue said behind the records that were given last.
+    /// The error that follows the records that were returned last.
     failed: Option<KafkaError>,
-    /// Since when an open transaction holds back what has come.
+    /// Since when an open transaction holds records back.
     held_since: Option<Instant>,
 }
 
@@ -83,7 +83,7 @@ impl KafkaReader {
                 }
             }
         }
-        // What came before it is given first.
+        // The records before it are returned first.
         if records.is_empty()
             && let Some(error) = follow.failed.take()
         {
@@ -101,8 +101,8 @@ impl KafkaReader {
         Ok(FetchBatch { records, end, at_end })
     }
 
-    /// Where a partition ends. What a transaction that is still open holds back is
-    /// behind the end that a reader comes to, and has come all the same.
+    /// The end of a partition. Records that an open transaction holds back are behind the
+    /// readable end, and count all the same.
     fn end(&mut self, at: TopicPartition, next: u64, at_end: bool) -> u64 {
         let name = self.cluster.name(at.topic);
         let known = self.source.as_ref().and_then(|source| source.consumer().context().end(name, at.partition as i32));
@@ -142,7 +142,7 @@ impl KafkaReader {
 
     fn assign(&mut self, source: &Source, at: TopicPartition, from: u64) -> Result<(), Error> {
         let (name, partition) = (self.cluster.name(at.topic), at.partition as i32);
-        // Before the first fetch, so that nothing goes to the common queue.
+        // Before the first fetch, so that nothing goes to the shared queue.
         let queue = source.consumer().split_partition_queue(name, partition);
         let mut queue = queue.ok_or_else(|| Error::Unavailable(format!("{at} cannot be followed")))?;
         let filled = Arc::new(AtomicBool::new(true));
@@ -158,7 +158,7 @@ impl KafkaReader {
         Ok(())
     }
 
-    /// Follows a partition no longer.
+    /// Stops following a partition.
     pub fn leave(&mut self, at: TopicPartition) {
         let (Some(source), Some(follow)) = (&self.source, self.following.remove(&at)) else { return };
         let mut list = TopicPartitionList::new();
@@ -210,7 +210,7 @@ impl Fetch for KafkaReader {
         }
         let polled = self.poll(at, max_bytes);
         if polled.is_err() {
-            // Whatever it was, the next read takes the partition up anew.
+            // Whatever the error was, the next read begins anew.
             self.leave(at);
         }
         polled
@@ -247,7 +247,7 @@ fn record(message: &BorrowedMessage<'_>) -> Record {
     }
 }
 
-/// Stands for a record; Kafka's own checksums are those of batches.
+/// A checksum that identifies a record; Kafka's own are those of batches.
 pub(super) fn checksum(key: Option<&[u8]>, headers: &Headers, value: Option<&[u8]>) -> u32 {
     let part = |crc: u32, bytes: Option<&[u8]>| {
         let length = bytes.map_or(u64::MAX, |b| b.len() as u64);

@@ -1,4 +1,4 @@
-//! How brokers are reached, and how long they may take.
+//! How brokers are reached, and timeouts.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,16 +6,16 @@ use std::time::Duration;
 use askwhen_domain::time::Millis;
 use askwhen_wire::topic::Topic;
 
-/// How long a broker may take to answer a question.
+/// How long a broker may take to answer.
 pub const ASK: Duration = Duration::from_secs(10);
 
-/// Requests give up after this; below any reasonable HTTP timeout.
+/// Appends of requests give up after this, which is below usual HTTP timeouts.
 pub const REQUEST_TIMEOUT_MS: u32 = 4_000;
 
-/// Bytes of requests' records that may wait for brokers.
+/// The most bytes of requests' records that wait for brokers.
 pub const REQUEST_BYTES: usize = 32 << 20;
 
-/// How to reach the brokers, and what the topics are to be like.
+/// How to reach the brokers, and settings of the topics.
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub brokers: String,
@@ -26,9 +26,9 @@ pub struct Settings {
     pub replication: u32,
     /// How records are compressed, by librdkafka's name.
     pub compression: String,
-    /// By the key of `[retention]` that a topic names, in milliseconds.
+    /// By key of `[retention]`, in milliseconds.
     pub retention: BTreeMap<String, Millis>,
-    /// Tells one cluster key from another without telling it.
+    /// Identifies the cluster key without revealing it.
     pub key_check: String,
 }
 

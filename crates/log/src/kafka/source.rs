@@ -1,4 +1,4 @@
-//! A consumer for one purpose, which readers share partition by partition.
+//! A consumer for one purpose, shared by readers of different partitions.
 
 use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use std::collections::BTreeSet;
@@ -11,17 +11,18 @@ use crate::error::Error;
 use crate::record::TopicPartition;
 use askwhen_process::thread::Service;
 
-/// How long a partition may be held by a reader that is about to leave it.
+/// How long to wait for a reader that is about to leave a partition.
 const CLAIM: Duration = Duration::from_secs(10);
 
 impl ConsumerContext for Context {}
 
-/// A consumer, and the thread that serves what concerns no partition.
+/// A consumer, and the thread that handles its general events.
 pub struct Source {
-    // Ends before the consumer is closed.
+    // Ended before the consumer is closed.
     _serving: Service,
     consumer: Arc<BaseConsumer<Context>>,
-    /// A partition has one place in a consumer: one reader at a time.
+    /// Partitions in use: a consumer has one position in each, so there is one reader at a
+    /// time.
     claimed: Mutex<BTreeSet<TopicPartition>>,
     freed: Condvar,
 }
@@ -29,11 +30,11 @@ pub struct Source {
 impl Source {
     pub fn open(settings: &Settings, health: &Arc<Health>, purpose: &'static str) -> Result<Source, Error> {
         let standard = [
-            // For each partition by itself.
+            // For each partition.
             ("queued.max.messages.kbytes", "2048"),
             ("fetch.queue.backoff.ms", "20"),
         ];
-        // The group is never joined: librdkafka wants the name of one.
+        // The group is never joined; librdkafka requires a name.
         let group = format!("{}{purpose}", settings.prefix);
         let ours = [
             ("group.id", group.as_str()),
@@ -43,7 +44,7 @@ impl Source {
             ("auto.offset.reset", "error"),
             ("isolation.level", "read_committed"),
             ("statistics.interval.ms", if purpose == "scan" { "0" } else { "1000" }),
-            // A partition taken up waits for the fetch that is out.
+            // A new partition waits for the fetch that is under way.
             ("fetch.wait.max.ms", if purpose == "scan" { "20" } else { "100" }),
         ];
         let config = client::config(settings, &standard, &ours);

@@ -1,6 +1,6 @@
-//! Looks at the ends of all partitions, and at what the topics are like, while the log
-//! is used. A topic that is deleted and made again goes by its name as before: what tells
-//! is that a partition ends before a place where it had records.
+//! Watches the ends of all partitions and the settings of topics while the log is used. A
+//! topic that was deleted and created again has the same name; it is noticed because a
+//! partition ends before an offset that it had.
 
 use rdkafka::types::RDKafkaErrorCode;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,25 +16,25 @@ use crate::record::TopicPartition;
 use askwhen_process::thread::Service;
 use askwhen_wire::topic::Topic;
 
-/// How often the ends are asked.
+/// How often the ends are read.
 const TURN: Duration = Duration::from_secs(1);
-/// How long a broker may take to tell them.
+/// How long a broker may take to answer.
 const ASK: Duration = Duration::from_secs(2);
-/// How often a topic has to be unknown before that is believed.
+/// How often in a row a topic has to be unknown to count as missing.
 const MISSED: u32 = 2;
-/// The topics are compared with what is declared in one of so many turns.
+/// Every so many turns the topics are compared with their declarations.
 const COMPARED_EVERY: u32 = 5;
 
 pub struct TopicWatch {
     cluster: Arc<Cluster>,
     turns: u32,
-    /// How many partitions the journal had when that was logged last.
+    /// The number of the journal's partitions when it was last logged.
     journal_partitions: u32,
-    /// The furthest ends that were seen.
+    /// By partition, the highest end that was seen.
     ends: BTreeMap<TopicPartition, u64>,
-    /// Ended before that the last time; to be seen twice.
+    /// Partitions that ended too early the last time; it has to be seen twice.
     suspects: BTreeSet<TopicPartition>,
-    /// How often a topic was unknown in a row.
+    /// How often in a row a topic was unknown.
     missed: BTreeMap<Topic, u32>,
 }
 
@@ -50,14 +50,14 @@ impl TopicWatch {
         }
     }
 
-    /// Looks at them until the returned service is dropped.
+    /// Watches until the returned service is dropped.
     ///
     /// # Errors
-    /// When there is no thread for it.
+    /// When the thread cannot be started.
     pub fn start(mut self) -> Result<Service, Error> {
         let watching = Service::spawn("kafka-topics", Arc::default(), move |turns| {
             while turns.go_on() {
-                // Nobody waits longer than necessary for a log that is away.
+                // Waits no longer than necessary for a log that is away.
                 if self.cluster.health.is_writable().is_ok() {
                     self.turn(|| turns.go_on());
                 }
@@ -67,9 +67,9 @@ impl TopicWatch {
         watching.map_err(|e| Error::io("a thread for the topics", e))
     }
 
-    /// One look at every topic.
+    /// Checks every topic once.
     pub fn turn(&mut self, goes_on: impl Fn() -> bool) {
-        // Answers are for those who wait for them now: nothing of them is missed.
+        // Replies are only for requests that wait now, so none is missed.
         for topic in Topic::ALL.iter().filter(|topic| **topic != Topic::Replies) {
             if goes_on() {
                 self.look(*topic);
@@ -81,7 +81,7 @@ impl TopicWatch {
         self.turns = self.turns.wrapping_add(1);
     }
 
-    /// Compares the topics with what is declared of them.
+    /// Compares the topics with their declarations.
     fn compare_declared(&mut self) {
         let Cluster { admin, settings, runtime, health, .. } = &*self.cluster;
         let found = match topics::look(admin, settings, runtime) {
@@ -139,7 +139,7 @@ impl TopicWatch {
         }
     }
 
-    /// Compares a partition's end with the largest that was seen of it.
+    /// Compares a partition's end with the highest that was seen.
     fn compare(&mut self, at: TopicPartition, name: &str, end: u64) {
         let known = self.ends.entry(at).or_insert(end);
         if end >= *known {
@@ -148,7 +148,7 @@ impl TopicWatch {
         } else if !self.suspects.insert(at) {
             self.suspects.remove(&at);
             self.cluster.health.faults.lost(at, name, *known, end);
-            // What comes now is compared with what is there now.
+            // From now on it is compared with what is there now.
             *known = end;
         }
     }

@@ -1,4 +1,4 @@
-//! The topics on the brokers: made as they are declared, and compared with it.
+//! Creates topics as they are declared, and compares existing ones with their declarations.
 
 use rdkafka::admin::{
     AdminClient, AdminOptions, AlterConfig, ConfigResource, ConfigSource, NewTopic, OwnedResourceSpecifier,
@@ -19,26 +19,26 @@ use super::settings::{ASK, Settings};
 use crate::error::Error;
 use askwhen_wire::topic::{Cleanup, Timestamp, Topic};
 
-/// Topics that the program itself trims, when snapshots cover what goes.
+/// Topics that the program trims itself, once snapshots cover the records.
 const TRIMMED_BY_US: [Topic; 6] =
     [Topic::Events, Topic::Deliveries, Topic::Attempts, Topic::Retry1m, Topic::Retry1h, Topic::Retry1d];
 /// How long a changed setting may take to reach the leaders of partitions.
 const CHANGE_TAKES: Duration = Duration::from_secs(1);
 const TIMESTAMP_TYPE: &str = "message.timestamp.type";
-/// Answers that nobody waits for any more.
+/// How long replies are kept, in milliseconds; nobody waits for them any longer.
 const REPLIES_KEPT_MS: i64 = 3_600_000;
 
-/// What is there, and what is not as declared.
+/// The topics that exist, and how they differ from their declarations.
 #[derive(Debug, Default)]
 pub struct TopicCheck {
     pub missing: Vec<Topic>,
-    /// A person has to decide: partitions that are gone, a forged clock, records that
-    /// the brokers would take away.
+    /// Differences for an operator to decide: missing partitions, append times set by
+    /// clients, settings that lose records.
     pub wrong: Vec<(Topic, String)>,
-    /// `topics apply` puts it right.
+    /// Differences that `topics apply` corrects.
     pub different: Vec<String>,
-    /// Topics with more partitions than are used, and how many those are. Brokers cannot
-    /// take partitions away.
+    /// Topics with more partitions than are used, and their number. Brokers cannot remove
+    /// partitions.
     pub more: BTreeMap<Topic, u32>,
 }
 
@@ -49,7 +49,7 @@ impl TopicCheck {
     }
 }
 
-/// What a topic must be like beside its partitions.
+/// The settings of a topic, apart from its partitions.
 fn wanted(settings: &Settings, topic: Topic) -> BTreeMap<&'static str, String> {
     let spec = topic.spec();
     let kept = match spec.retention.as_str() {
@@ -77,10 +77,10 @@ fn wanted(settings: &Settings, topic: Topic) -> BTreeMap<&'static str, String> {
     ])
 }
 
-/// Why a topic must not stay as it is, if it has this value of a setting.
+/// Why a topic must not keep this value of a setting, if so.
 fn harm(topic: Topic, setting: &str, is: &str) -> Option<&'static str> {
     match setting {
-        // What it held for others to read is not missed.
+        // Replies are not missed.
         _ if topic == Topic::Replies => None,
         TIMESTAMP_TYPE if topic == Topic::Events => Some("producers would set the clock that decides"),
         "cleanup.policy" if topic.spec().cleanup == Cleanup::Compact => Some("old definitions would be deleted"),
@@ -92,8 +92,7 @@ fn harm(topic: Topic, setting: &str, is: &str) -> Option<&'static str> {
     }
 }
 
-/// The same while a log is filled from another one: the journal takes the times
-/// that it is given.
+/// The same while a log is filled from another: the journal accepts given append times.
 fn wanted_while_filled(settings: &Settings, topic: Topic) -> BTreeMap<&'static str, String> {
     let mut wanted = wanted(settings, topic);
     if topic == Topic::Events {
@@ -120,27 +119,27 @@ fn metadata(admin: &AdminClient<Context>, settings: &Settings) -> Result<Metadat
     })
 }
 
-/// Compares what is there with what is declared.
+/// Compares the topics with their declarations.
 ///
 /// # Errors
 /// When the brokers cannot be asked.
 pub fn check(settings: &Settings) -> Result<TopicCheck, Error> {
-    // Its producers are who hears that credentials are not taken.
+    // The producers of a cluster report rejected credentials.
     let cluster = Cluster::open(settings.clone())?;
     let found = look(&cluster.admin, settings, &cluster.runtime)?;
     refuse_unfinished(&cluster, &found)?;
     Ok(found)
 }
 
-/// What an export has not finished is neither right nor to be put right.
+/// The topics of an unfinished export must not be changed.
 fn refuse_unfinished(cluster: &Arc<Cluster>, found: &TopicCheck) -> Result<(), Error> {
     if found.missing.contains(&Topic::Definitions) { Ok(()) } else { identity::refuse_unfinished(cluster) }
 }
 
-/// Makes what is missing, sets what differs; gives what was done.
+/// Creates missing topics and corrects settings; returns what was done.
 ///
 /// # Errors
-/// When the brokers refuse, or what is there is [`Found::wrong`].
+/// When the brokers refuse, or there are differences for an operator to decide.
 pub fn apply(settings: &Settings) -> Result<Vec<String>, Error> {
     let cluster = Cluster::open(settings.clone())?;
     let (admin, runtime) = (&cluster.admin, &cluster.runtime);
@@ -152,7 +151,7 @@ pub fn apply(settings: &Settings) -> Result<Vec<String>, Error> {
     Ok(done)
 }
 
-/// For a start: topics are made when there are none at all.
+/// For a start: creates the topics when there are none at all.
 pub fn make_or_check(admin: &AdminClient<Context>, settings: &Settings, runtime: &Handle) -> Result<(), Error> {
     let mut found = look(admin, settings, runtime)?;
     if found.missing.len() == Topic::ALL.len() {
@@ -175,7 +174,7 @@ pub fn make_or_check(admin: &AdminClient<Context>, settings: &Settings, runtime:
     Ok(())
 }
 
-/// Says which topics have more partitions than are used.
+/// Logs which topics have more partitions than are used.
 pub fn log_surplus(settings: &Settings, found: &TopicCheck) {
     for (topic, partitions) in &found.more {
         let (name, used) = (settings.name(*topic), settings.partitions);
@@ -187,7 +186,7 @@ pub fn log_surplus(settings: &Settings, found: &TopicCheck) {
     }
 }
 
-/// For looking.
+/// For viewing: the topics must exist.
 pub fn must_be_there(admin: &AdminClient<Context>, settings: &Settings, runtime: &Handle) -> Result<(), Error> {
     let found = look(admin, settings, runtime)?;
     if let Some(topic) = found.missing.first() {
@@ -196,8 +195,8 @@ pub fn must_be_there(admin: &AdminClient<Context>, settings: &Settings, runtime:
     found.refuse_wrong()
 }
 
-/// For a log that is filled from another one: all topics, none of which may be
-/// there; the journal takes the times that it is given.
+/// For a log that is filled from another: creates all topics, none of which may exist; the
+/// journal accepts given append times.
 pub fn make_all(admin: &AdminClient<Context>, settings: &Settings, runtime: &Handle) -> Result<(), Error> {
     let found = look(admin, settings, runtime)?;
     if let Some(there) = Topic::ALL.iter().find(|topic| !found.missing.contains(topic)) {
@@ -210,10 +209,10 @@ pub fn make_all(admin: &AdminClient<Context>, settings: &Settings, runtime: &Han
     make(admin, settings, runtime, Topic::ALL, wanted_while_filled).map(drop)
 }
 
-/// From here on the brokers stamp the journal's records.
+/// From here on the brokers set the append times of the journal's records.
 pub fn take_own_times(admin: &AdminClient<Context>, settings: &Settings, runtime: &Handle) -> Result<(), Error> {
     set(admin, settings, runtime, Topic::Events)?;
-    // They say so before all of them do so.
+    // Brokers report it before all of them do so.
     std::thread::sleep(CHANGE_TAKES);
     Ok(())
 }
@@ -271,7 +270,7 @@ fn differences(
     for (topic, config) in described(admin, settings, runtime, topics)? {
         let differs: Vec<Differs> = wanted(settings, topic)
             .into_iter()
-            // Brokers of other makers do not have all of them.
+            // Brokers of other makers lack some settings.
             .filter_map(|(name, should)| Some((name, config.get(name)?.value.clone().unwrap_or_default(), should)))
             .filter(|(_, is, should)| is != should)
             .collect();
@@ -349,7 +348,7 @@ fn make(
     Ok(done)
 }
 
-/// A topic just made has no leaders for a moment.
+/// A new topic has no leaders for a moment.
 fn wait_for_leaders(admin: &AdminClient<Context>, settings: &Settings, topics: &[Topic]) -> Result<(), Error> {
     let deadline = std::time::Instant::now() + ASK;
     loop {
@@ -370,7 +369,7 @@ fn wait_for_leaders(admin: &AdminClient<Context>, settings: &Settings, topics: &
     }
 }
 
-/// Sets what differs.
+/// Changes settings that differ.
 fn alter(
     admin: &AdminClient<Context>,
     settings: &Settings,
@@ -386,8 +385,8 @@ fn alter(
     Ok(done)
 }
 
-/// Sets a topic as it is declared. Brokers replace all settings of a topic at
-/// once, so those that others made are given again.
+/// Sets all settings of a topic. Brokers replace them as a whole, so those that others have
+/// set are repeated.
 fn set(admin: &AdminClient<Context>, settings: &Settings, runtime: &Handle, topic: Topic) -> Result<(), Error> {
     let mut all: BTreeMap<String, String> = BTreeMap::new();
     for (_, config) in described(admin, settings, runtime, &[topic])? {
