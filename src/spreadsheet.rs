@@ -1,9 +1,9 @@
-//! What stands in the cells of a table that people open in a spreadsheet.
+//! Values for the cells of a table that people open in a spreadsheet.
 
 use serde_json::Value;
 
-/// A text that no spreadsheet takes for a formula: a quote stands before one that looks
-/// like it. Several values are joined; an answer in one's own words is its text.
+/// The text of a cell. A text that a spreadsheet would take for a formula gets a quote in
+/// front. Several values are joined; an answer in one's own words is its text.
 pub fn cell_text(value: &Value) -> String {
     let text = plain(value);
     let is_formula = !value.is_number() && text.starts_with(['=', '+', '-', '@', '\t', '\r']);

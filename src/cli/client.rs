@@ -106,7 +106,7 @@ impl Client {
         Ok(Client { http, metrics: base.clone(), base, key: FoundKey { key, source: "the given key".into() } })
     }
 
-    /// Whom it asks, and with which key.
+    /// The server and the key, for messages.
     pub fn asked(&self) -> String {
         format!("{} was asked with the key of {}", self.base, self.key.source)
     }
@@ -203,7 +203,7 @@ pub fn problem(said: &ApiResponse) -> String {
         }
         lines.push_str(&format!("\n  {} {}", member("pointer"), member("detail")));
     }
-    // The wrong server or the wrong key is a frequent cause.
+    // Often the wrong server or the wrong key was used.
     if matches!(said.status, 401 | 403 | 404) {
         lines.push_str(&format!("\n  {}", said.asked));
     }

@@ -13,7 +13,7 @@ use super::get::Listed;
 use super::output;
 use crate::bridge::auth::Kind;
 
-/// Whoever presses a key does not wait any longer for a server that does not answer.
+/// How long to wait for the server: nobody waits longer after pressing a key.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Args)]
@@ -26,14 +26,15 @@ pub struct CompletionsArgs {
     pub words: Vec<String>,
 }
 
-/// The script of a shell.
+/// The completion script of a shell.
 pub fn script(command: &mut Command, shell: Shell) -> String {
     let mut script = Vec::new();
     clap_complete::generate(shell, command, "askwhen", &mut script);
     let script = String::from_utf8_lossy(&script).into_owned();
     match shell {
         Shell::Bash => script + BASH,
-        // Read as a file of `fpath` it is the function's body: its last lines call it.
+        // Loaded from `fpath`, the file is the body of the function: its last lines call
+        // it.
         Shell::Zsh => {
             let end = script.rfind("\nif [ \"$funcstack[1]\"").unwrap_or(script.len());
             format!("{}{ZSH}", &script[..end])
@@ -41,7 +42,7 @@ pub fn script(command: &mut Command, shell: Shell) -> String {
         Shell::Fish => {
             let mut options = BTreeSet::new();
             options_with_ids(command, &mut options);
-            // A rule for arguments says nothing of the value of an option.
+            // Rules for arguments do not apply to the values of options.
             let of_option = |name| format!("complete -c askwhen -l {name} -x -a \"{FISH_IDS}\"\n");
             let of_options: String = options.into_iter().map(of_option).collect();
             format!("{script}\ncomplete -c askwhen -f -a \"{FISH_IDS}\"\n{of_options}")
@@ -50,7 +51,7 @@ pub fn script(command: &mut Command, shell: Shell) -> String {
     }
 }
 
-// An id is a word that is compared, never one that the shell expands.
+// Ids are compared as words; the shell must not expand them.
 const BASH: &str = r#"
 _askwhen_and_ids() {
     local id
@@ -84,7 +85,7 @@ fn options_with_ids(command: &Command, found: &mut BTreeSet<String>) {
     command.get_subcommands().for_each(|verb| options_with_ids(verb, found));
 }
 
-/// What stands in the words before the one that is completed.
+/// The meaning of the words before the one that is completed.
 #[derive(Debug, Default)]
 pub struct Typed {
     pub config: Option<PathBuf>,
@@ -92,7 +93,7 @@ pub struct Typed {
     server: Option<String>,
     key: Option<String>,
     project: Option<String>,
-    /// Whose ids may stand next.
+    /// The kind whose ids may come next.
     listed: Option<Listed>,
 }
 
@@ -130,13 +131,13 @@ pub fn read(root: &Command, words: &[String]) -> Typed {
     typed
 }
 
-/// An option with a value, of the verb or of those above it.
+/// An option with a value, of the verb or of a verb above it.
 fn option_of<'a>(path: &[&'a Command], is: impl Fn(&Arg) -> bool) -> Option<&'a Arg> {
     let found = path.iter().rev().find_map(|verb| verb.get_arguments().find(|arg| is(arg)));
     found.filter(|arg| arg.get_action().takes_values())
 }
 
-/// Whose ids an argument takes; that of `get` says it in the word before.
+/// The kind of the ids that an argument takes; for `get` the word before names it.
 fn listed(argument: &str, before: &str) -> Option<Listed> {
     match (argument, before) {
         ("survey", _) | ("id", "surveys") => Some(Listed::Surveys),
@@ -158,10 +159,10 @@ impl Typed {
         }
     }
 
-    /// Prints the ids that may stand next, one on a line.
+    /// Prints the ids that may come next, one per line.
     ///
     /// # Errors
-    /// When the server cannot be asked; scripts pass over that.
+    /// When the server cannot be asked; scripts ignore that.
     pub async fn print_ids(self, context: &Context) -> Result<(), Failure> {
         let Some(listed) = self.listed else { return Ok(()) };
         let from = |name: &str| std::env::var(name).ok();
@@ -174,7 +175,7 @@ impl Typed {
         let ids = tokio::time::timeout(ANSWER_WITHIN, listed.ids(&client)).await;
         let mut ids = ids.map_err(|_| Failure::unreachable(format!("{} does not answer", client.base())))??;
         ids.sort_unstable();
-        // What a shell would read in another way than it is written is typed by hand.
+        // Ids that a shell would interpret have to be typed by hand.
         let plain = |id: &&String| id.chars().all(|c| c.is_alphanumeric() || "_-.+@/".contains(c));
         for id in ids.iter().filter(plain) {
             output::line(id);

@@ -1,5 +1,5 @@
-//! Bulk work, which the server does as a job: a verb begins it, shows how far it is, and says
-//! how it has ended. The server goes on whatever becomes of the verb; an interrupt cancels.
+//! Jobs of the server: a verb starts one, shows its progress and its result. The server
+//! continues whatever happens to the verb; an interrupt cancels the job.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -9,18 +9,18 @@ use super::client::{Client, part};
 use super::context::Failure;
 use super::progress;
 
-/// How often it is asked how far a job is.
+/// How often the progress is requested.
 const ASK_EVERY: Duration = Duration::from_millis(300);
-/// A server that is started anew goes on with the job; so long it is waited for.
+/// How long to wait for a server that is being restarted; it continues the job.
 const SERVER_AWAY: Duration = Duration::from_secs(60);
-/// The exit code of a server that cannot be reached.
+/// The exit code when the server cannot be reached.
 const UNREACHABLE: u8 = 4;
 
-/// Begins a job and waits for its end; gives what the server says of it, with `count`, the
-/// number of messages that it has sent. With `detach` nothing is waited for.
+/// Starts a job and waits for its end; returns its final state, with `count` for the number
+/// of messages sent. With `detach` it does not wait.
 ///
 /// # Errors
-/// What the server refuses, that the job failed, or that it was cancelled.
+/// When the server refuses it, it failed, or it was cancelled.
 pub async fn run(client: &Client, request: &Value, detach: bool) -> Result<Value, Failure> {
     let begun = client.expect(Method::POST, "/v1/jobs", Some(request)).await?;
     let job_id = begun["job_id"].as_str().unwrap_or_default().to_owned();
@@ -50,7 +50,7 @@ pub async fn run(client: &Client, request: &Value, detach: bool) -> Result<Value
 /// Counts what a job would do.
 ///
 /// # Errors
-/// What the server refuses.
+/// When the server refuses it.
 pub async fn count(client: &Client, request: &Value) -> Result<Value, Failure> {
     let mut request = request.clone();
     request["dry_run"] = true.into();
@@ -76,14 +76,14 @@ async fn until_over(client: &Client, path: &str, bar: &indicatif::ProgressBar) -
     }
 }
 
-/// What scripts read: the members that the verbs have had before there were jobs.
+/// Adds members that scripts read since before there were jobs.
 fn with_count(mut job: Value) -> Value {
     let kind = job["kind"].as_str().unwrap_or_default().to_owned();
     (job["count"], job[format!("{kind}_id")]) = (job["done"].clone(), job["job_id"].clone());
     job
 }
 
-/// What a job for one endpoint is asked for.
+/// The request for a job for one endpoint.
 pub fn request(kind: &str, endpoint: &str, span: Value, rate: Option<String>) -> Value {
     let mut request = json!({"kind": kind, "endpoint_id": endpoint});
     for (name, value) in span.as_object().into_iter().flatten() {

@@ -27,7 +27,7 @@ const COLUMNS: [&str; 6] = ["response_id", "user_id", "survey_version", "complet
 
 pub async fn run(context: &Context, args: &ResponsesArgs) -> Result<(), Failure> {
     let client = Client::new(context, &args.server, Kind::Admin)?;
-    // A slip of the pen must not read as "no answers"; answers outlive their survey.
+    // A misspelt name must not read as "no answers"; but answers outlive their survey.
     let survey = client.call(Method::GET, &format!("/v1/surveys/{}", part(&args.survey)), None).await;
     let is_unknown = survey.as_ref().is_ok_and(|said| said.status == 404);
     let definition = survey.ok().filter(|said| said.status == 200).map(|said| said.body);

@@ -11,10 +11,11 @@ use crate::config::{self, Config, LogFormat};
 use crate::replay::ErrorKind;
 use crate::supervisor::{self, Error, Options, Roles, Running};
 
-/// A stop that takes longer is cut short, which loses nothing, as a crash does not.
+/// The longest stop; one that takes longer is cut short, which loses no more than a crash:
+/// nothing.
 const MAX_STOP: Duration = Duration::from_secs(28);
-/// The same after the log has failed: nothing more can be written, so only responses that
-/// are ready are waited for, and the next start is not delayed.
+/// The same after the log has failed: nothing more can be written, so only finished
+/// responses are waited for, and the next start is not delayed.
 const MAX_STOP_AFTER_FAILURE: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Args)]

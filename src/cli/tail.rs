@@ -37,7 +37,7 @@ pub struct TailArgs {
 enum Source {
     Files {
         followers: Vec<Follower>,
-        /// Why a partition cannot be read on; told when the others are through.
+        /// Why a partition cannot be read; reported when the others have been read.
         failed: Option<Failure>,
     },
     Brokers {
@@ -88,7 +88,7 @@ impl Source {
                         true
                     }
                     Err(error) => {
-                        // Damage is reported and passed over: only a server must refuse it.
+                        // Damage is reported and skipped: only a server must refuse it.
                         failed.get_or_insert(Failure::failed(error.to_string()));
                         false
                     }

@@ -17,9 +17,9 @@ use askwhen_store::Store;
 use askwhen_wire::listing::{DeliveryCause, DeliveryPlace, Filter, List};
 use askwhen_wire::topics::{AttemptEnd, AttemptRecord, RetryRecord, SignedRequest, Source};
 
-/// The member of a place that names what keeps a delivery from its receiver.
+/// The filter member with the id of a [`DeliveryCause`].
 const CAUSE: &str = "cause";
-/// Attempts shown of one delivery; a delivery has at most a few dozen.
+/// The most attempts that are shown of a delivery; a delivery has a few dozen.
 const MAX_ATTEMPTS: usize = 200;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -37,9 +37,9 @@ pub struct DeliveryRow {
     next_attempt_at: Option<Millis>,
     reason: Option<String>,
     attempts: Vec<AttemptRow>,
-    /// Its record in topic `deliveries`.
+    /// The position of its record in topic `deliveries`.
     place: Option<RecordPosition>,
-    /// The journal record behind it.
+    /// The position of the journal record that caused it.
     source: Option<RecordPosition>,
 }
 
@@ -55,7 +55,7 @@ struct AttemptRow {
     signed: Option<SignedRequest>,
 }
 
-/// Takes a delivery; in any order with what its attempts say.
+/// Adds a delivery, before or after its attempts.
 ///
 /// # Errors
 /// When the store cannot be read.
@@ -68,7 +68,8 @@ pub fn apply_delivery(
     let id = delivery.delivery_id.clone();
     let known = find(&id, batch)?;
     if let Some(row) = known.as_ref().filter(|row| !row.is_blank()) {
-        // A retry record came first, which does not say where the delivery's own stands.
+        // A retry record came first, which does not contain the position of the delivery's
+        // record.
         if row.place.is_none() && place.is_some() {
             keep(&DeliveryRow { place, ..row.clone() }, batch)?;
         }
@@ -88,7 +89,7 @@ pub fn apply_delivery(
     keep(&row, batch)
 }
 
-/// What is known of a delivery so far, also if only its attempts have been read.
+/// The row of a delivery, or a blank one when only attempts of it were read.
 fn known_or_blank(id: &str, at: Millis, batch: &mut WriteBatch<'_>) -> Result<DeliveryRow, Error> {
     if let Some(row) = find(id, batch)? {
         return Ok(row);
@@ -107,8 +108,8 @@ pub fn apply_attempt(attempt: AttemptRecord, batch: &mut WriteBatch<'_>) -> Resu
     keep(&row, batch)
 }
 
-/// Takes a retry record; it tells the whole delivery, should its own record not
-/// be kept any more.
+/// Adds a retry record, which contains the whole delivery, in case that its own record is
+/// not kept any more.
 ///
 /// # Errors
 /// When the store cannot be read.
@@ -125,8 +126,8 @@ pub fn apply_retry(retry: RetryRecord, batch: &mut WriteBatch<'_>) -> Result<(),
     keep(&row, batch)
 }
 
-/// Takes away what receivers have said about a user who is erased; that and how
-/// they were told stays on record.
+/// Removes receivers' responses about an erased user; that the delivery was sent, and when,
+/// stays.
 ///
 /// # Errors
 /// When the store cannot be read.
@@ -139,8 +140,8 @@ pub fn apply_erasure(id: &str, at: RecordPosition, batch: &mut WriteBatch<'_>) -
     Ok(())
 }
 
-/// What of a filter the places of deliveries can tell. That one was sent again stands in
-/// no place.
+/// The part of a filter that index entries of deliveries can answer. Whether one was resent
+/// is not in the index.
 pub fn looked_for(filter: &Filter) -> PlaceFilter {
     let of = |member: &str, value: &Option<String>| value.as_ref().map(|value| term(member, value));
     let status = filter.status.as_deref();
@@ -158,12 +159,12 @@ pub fn looked_for(filter: &Filter) -> PlaceFilter {
     PlaceFilter { terms: terms.into_iter().flatten().collect(), failures_only }
 }
 
-/// What keeps deliveries from their receivers, the most frequent first.
+/// Failed deliveries grouped by cause, the most frequent first.
 ///
 /// # Errors
 /// When the store cannot be read.
 pub fn causes(store: &Store, project: &str, since: Millis) -> Result<Vec<DeliveryCause>, Error> {
-    // Terms are compared first: a row of each cause is read, and the others are counted.
+    // Terms are compared first, so that only one row of each cause is read.
     let mut by_terms: BTreeMap<Vec<u8>, DeliveryCause> = BTreeMap::new();
     order::each_failure(store, project, since, |at, id, terms| {
         if let Some(known) = by_terms.get_mut(terms) {
@@ -196,7 +197,7 @@ pub fn causes(store: &Store, project: &str, since: Millis) -> Result<Vec<Deliver
     Ok(causes)
 }
 
-/// What a recovery has sent in the place of a delivery that came to nothing.
+/// The id of the delivery that replaces a failed one.
 ///
 /// # Errors
 /// When the store cannot be read.
@@ -209,8 +210,8 @@ pub fn resent_as(store: &Store, row: &DeliveryRow) -> Result<Option<String>, Err
     Ok(is_there.then_some(successor))
 }
 
-/// Deliveries that a filter takes, that came to nothing and that nobody has sent again,
-/// oldest first, with their endpoints. What comes from behind `ends` is left out.
+/// Failed deliveries that a filter accepts and that were not resent, oldest first, each
+/// with its endpoint. Those from behind `ends` are left out.
 ///
 /// # Errors
 /// When the store cannot be read.
@@ -248,7 +249,7 @@ fn find(id: &str, batch: &WriteBatch<'_>) -> Result<Option<DeliveryRow>, Error> 
     batch.get(&order::row(List::Deliveries, id))?.map(|bytes| read(&bytes)).transpose()
 }
 
-/// Writes a row, and its places with what filters compare.
+/// Writes a row and its index entries.
 ///
 /// # Errors
 /// When the store cannot be read.
@@ -271,13 +272,15 @@ pub fn keep(row: &DeliveryRow, batch: &mut WriteBatch<'_>) -> Result<(), Error> 
     Ok(())
 }
 
+/// Decodes a row.
+///
 /// # Errors
-/// When it is none: the store is damaged.
+/// When it is invalid: the store is damaged.
 pub fn read(bytes: &[u8]) -> Result<DeliveryRow, Error> {
     postcard::from_bytes(bytes).map_err(|e| Error::Damaged(format!("the row of a delivery is unreadable: {e}")))
 }
 
-/// `resent_as`: the delivery that a recovery has sent in its place.
+/// The JSON of a delivery. `resent_as` is the id of the delivery that replaces it.
 pub fn shown(row: &DeliveryRow, resent_as: Option<String>, whole: bool) -> Value {
     let mut value = json!({
         "delivery_id": row.delivery_id,
@@ -322,8 +325,8 @@ pub fn shown(row: &DeliveryRow, resent_as: Option<String>, whole: bool) -> Value
 }
 
 impl DeliveryRow {
-    /// The row of a delivery of which only attempts are known so far; the first of them
-    /// was at this time.
+    /// The row of a delivery of which only attempts are known; `at` is the time of the
+    /// first.
     fn blank(delivery_id: &str, at: Millis) -> DeliveryRow {
         DeliveryRow {
             delivery_id: delivery_id.to_owned(),
@@ -349,24 +352,24 @@ impl DeliveryRow {
         Some(DeliveryPlace { delivery_id: self.delivery_id.clone(), partition, offset })
     }
 
-    /// Whether an endpoint never took it, and an operator may want it sent again.
+    /// Whether an endpoint has missed it, so that an operator may want it sent again.
     pub fn is_missed_by(&self, endpoint_id: &str) -> bool {
         let not_there = matches!(self.reason.as_deref(), Some("endpoint_disabled" | "endpoint_removed"));
         let missed = self.status == "dead" || (self.status == "cancelled" && not_there);
         missed && self.endpoint_id == endpoint_id && self.kind != EventType::Test.name()
     }
 
-    /// Whether only its attempts have been read so far.
+    /// Whether only its attempts were read so far.
     pub fn is_blank(&self) -> bool {
         self.kind.is_empty()
     }
 
-    /// When it was created; of a blank one, when its first known attempt was.
+    /// The creation time; for a blank row the time of the first known attempt.
     pub fn created_at(&self) -> Millis {
         self.created_at
     }
 
-    /// Version 0.1.0 did not note the time of a blank one.
+    /// Sets the time of a blank row that version 0.1.0 left out.
     pub fn date(&mut self, at: Millis) {
         self.created_at = at;
     }
@@ -429,14 +432,14 @@ impl DeliveryRow {
         UserRef::new(&self.project, &self.user_id)
     }
 
-    /// Every place of the row but that of its project.
+    /// The keys of all index entries but that of its project.
     pub fn places(&self) -> Vec<Vec<u8>> {
         let mut places = Vec::from(order::places(List::Deliveries, self.user(), self.created_at, &self.delivery_id));
         places.push(order::place_in_failures(&self.project, self.created_at, &self.delivery_id));
         places
     }
 
-    /// What keeps it from its receiver: what the last attempt says, or why there was none.
+    /// The cause of its failure: from the last attempt, or why there was none.
     pub fn cause(&self) -> Option<DeliveryCause> {
         if self.status == "delivered" {
             return None;
@@ -463,7 +466,7 @@ impl DeliveryRow {
         })
     }
 
-    /// What filters compare.
+    /// The values that filters compare.
     fn terms(&self) -> Vec<u32> {
         let last = self.attempts.iter().max_by_key(|attempt| attempt.attempt);
         let mut terms =
@@ -493,7 +496,7 @@ impl DeliveryRow {
         &self.delivery_id
     }
 
-    /// Whether it ended, and not with its receiver.
+    /// Whether it has ended without success.
     pub fn came_to_nothing(&self) -> bool {
         matches!(self.status.as_str(), "dead" | "cancelled")
     }

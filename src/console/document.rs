@@ -1,5 +1,5 @@
-//! What stands behind a decision or a response in the lists: a JSON body, with what
-//! lists and erasures ask of it.
+//! The stored form of a decision or a response: its JSON body, with what lists and erasures
+//! need of it.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -18,13 +18,15 @@ pub struct StoredDocument {
     pub project: String,
     pub user_id: String,
     pub at: Millis,
-    /// The journal record behind it: what came before an erasure goes with it.
+    /// The journal record that caused it: an erasure removes everything from before it.
     pub source: RecordPosition,
     pub body: String,
 }
 
+/// Decodes a document.
+///
 /// # Errors
-/// When it is none: the store is damaged.
+/// When it is invalid: the store is damaged.
 pub fn read(bytes: &[u8]) -> Result<StoredDocument, Error> {
     postcard::from_bytes(bytes).map_err(|e| Error::Damaged(format!("a row of the lists is unreadable: {e}")))
 }
@@ -48,20 +50,20 @@ impl StoredDocument {
     }
 }
 
-/// As lists show it.
+/// The JSON that lists show.
 pub fn shown<T: Serialize>(record: &T) -> Value {
     serde_json::to_value(record).expect("a record serialises")
 }
 
-/// What of a filter the places of decisions and responses can tell.
+/// The part of a filter that index entries of decisions and responses can answer.
 pub fn looked_for(filter: &Filter) -> PlaceFilter {
     let of = |member: &str, value: &Option<String>| value.as_ref().map(|value| term(member, value));
     let terms = [of("status", &filter.status), of("survey_id", &filter.survey_id)].into_iter().flatten().collect();
     PlaceFilter { terms, failures_only: false }
 }
 
-/// Whether a filter takes a decision: its status is the reason, its survey any
-/// that was considered.
+/// Whether a filter accepts a decision: the status is its reason, the survey any that was
+/// considered.
 pub fn fits_decision(decision: &DecisionRecord, filter: &Filter) -> bool {
     let considered = |id: &String| decision.evaluations.iter().any(|evaluation| evaluation.survey_id == *id);
     filter.status.as_deref().is_none_or(|wanted| decision.reason == wanted)

@@ -1,4 +1,4 @@
-//! Marks of erasures: rows of a user that are read later are not listed either.
+//! Records of erasures, so that rows of a user that are read later are not listed either.
 
 use super::error::Error;
 use super::order::{self, WriteBatch};
@@ -7,7 +7,7 @@ use askwhen_domain::id::{self, RecordPosition};
 use askwhen_domain::refs::UserRef;
 use askwhen_store::{Batch, Store};
 
-/// The user's hash stands in the key: the name itself is to be forgotten.
+/// The key contains a hash of the user, because the name must be forgotten.
 pub fn key_of(user: UserRef<'_>, partition: u32) -> Vec<u8> {
     let hash = id::event_hash(user.project, user.user_id, "");
     [&[order::ERASED][..], &partition.to_be_bytes(), &hash.to_be_bytes()].concat()
@@ -36,9 +36,9 @@ pub fn offset(bytes: &[u8]) -> Result<u64, Error> {
     Ok(u64::from_be_bytes(bytes))
 }
 
-/// Forgets marks of erasures that no record is left to compare with: `oldest`
-/// gives the offset of the oldest journal record that a partition's outputs come
-/// from. Gives how many are left.
+/// Removes erasures that are older than every record with which they could be compared.
+/// `oldest` returns the offset of the oldest journal record that outputs of a partition
+/// come from. Returns how many are left.
 ///
 /// # Errors
 /// When the store cannot be read or written.

@@ -1,11 +1,11 @@
-//! What can go wrong with a list, and with a record that belongs in one.
+//! Errors of the lists, and of records that are read for them.
 
-/// What is wrong with a list, or with what it comes from.
+/// Why a list cannot be read or updated.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("the cursor is none of this list")]
     Cursor,
-    /// The store is set aside and made again from the topics.
+    /// The store is set aside and rebuilt from the topics.
     #[error("{0}")]
     Damaged(String),
     #[error(transparent)]
@@ -23,10 +23,10 @@ impl From<askwhen_store::Error> for Error {
     }
 }
 
-/// What has become of a record.
+/// The result of reading a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadOutcome {
     Read,
-    /// It cannot be read: the lists leave it out, and say so.
+    /// It cannot be decoded: the lists leave it out, and count that.
     Unreadable,
 }

@@ -1,8 +1,8 @@
-//! What the store of the lists holds.
+//! The column families of the lists' store.
 
 use askwhen_store::Family;
 
-/// Places in time, of all and of each user → ids.
+/// Index entries by time, for all and for each user → ids.
 pub const ENTRIES: Family = Family::original("entries");
 /// Ids → rows; counters, facts and erasures.
 pub const INDEX: Family = Family::original("index").probed();

@@ -1,6 +1,6 @@
-//! Follows what the engine and the delivery put out, from where the store says
-//! on. A topic that is not what the store was made from is read once more from
-//! its beginning: what is known of it already counts once.
+//! Reads the outputs of the engine and the delivery into the lists, from the positions in
+//! the store on. A topic that differs from what the store was made from is read again from
+//! its beginning; records that are known count once.
 
 use crate::console::families;
 use serde::de::DeserializeOwned;
@@ -25,8 +25,7 @@ use askwhen_wire::listing::List;
 use askwhen_wire::topic::Topic;
 use askwhen_wire::topics::{DeliveryRecord, DisplayRecord};
 
-/// In this order in every round: what an erasure takes away is known before
-/// what came of the records before it.
+/// In this order in every round: erasures are known before the records that they remove.
 const TOPICS: [Topic; 8] = [
     Topic::Deliveries,
     Topic::Attempts,
@@ -38,23 +37,23 @@ const TOPICS: [Topic; 8] = [
     Topic::Displays,
 ];
 const POSITIONS: &[u8] = b"positions";
-/// Checksums of the records just before the positions.
+/// Key of the checksums of the records just before the positions.
 const LAST_KEY: &[u8] = b"last";
-/// The key of the incarnation of the log that the store was made from.
+/// Key of the incarnation of the log from which the store was made.
 const INCARNATION_KEY: &[u8] = b"incarnation";
 const FORMAT_KEY: &[u8] = b"format";
 const FORMAT: &[u8] = &[4];
 const ROUND_BYTES: usize = 1 << 20;
 const PRUNE_EVERY: Duration = Duration::from_secs(10);
 const PRUNE_ERASED_EVERY: Duration = Duration::from_secs(3_600);
-/// Rows of each kind taken away at a time.
+/// The most rows of each kind that are removed at a time.
 const PRUNED_AT_A_TIME: usize = 50_000;
-/// How long rows of version 0.1.0 are looked through at a time.
+/// The longest time for checking rows of version 0.1.0, at a time.
 const LOOK_THROUGH: Duration = Duration::from_millis(100);
-/// Journal offsets by which outputs may stand out of order after a crash.
+/// How many journal offsets outputs may be out of order after a crash.
 const OUT_OF_ORDER: u64 = 10_000;
-/// Between two rounds at least: what comes meanwhile is written at once, a delivery
-/// with its attempt, and the counters of a survey one time for all.
+/// The pause between two rounds, so that records which belong together are written at once:
+/// a delivery with its attempt, and the counters of a survey once for all.
 const ROUND_EVERY: Duration = Duration::from_millis(50);
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -71,23 +70,23 @@ pub(super) struct Follower {
     log: Log,
     reader: Reader,
     shared: Arc<Shared>,
-    /// How long rows are kept; `None` keeps them.
+    /// How long rows are kept; `None` for ever.
     keep: Option<(Clock, RowRetention)>,
-    /// Next offset of each partition; empty until the store has been looked at.
+    /// The next offset of each partition; empty until the store was read.
     positions: BTreeMap<TopicPartition, u64>,
     last: BTreeMap<TopicPartition, u32>,
-    /// Those whose last record has not been compared with the topic yet.
+    /// Partitions whose last record has not been compared with the topic yet.
     unchecked: BTreeSet<TopicPartition>,
-    /// Lists that are made anew are whole when these offsets are reached.
+    /// The offsets at which lists that are being rebuilt are complete.
     goals: BTreeMap<TopicPartition, u64>,
-    /// The store that the positions are of.
+    /// The store of the positions.
     followed: Weak<Store>,
     throttle: LogThrottle,
     pruned: Instant,
     pruned_erased: Option<Instant>,
 }
 
-/// What follows the topics, a round at a time, for whoever turns it.
+/// The projection without a thread, for whoever turns it round by round.
 pub struct Projection(Follower);
 
 impl Projection {
@@ -96,11 +95,11 @@ impl Projection {
         Projection(Follower::new(log, notify, shared, None))
     }
 
-    /// One round over all topics and partitions; gives whether anything was read.
+    /// One round over all topics and partitions; returns whether anything was read.
     ///
     /// # Errors
-    /// When the log or the store cannot be read; the next round begins at the
-    /// stored positions.
+    /// When the log or the store cannot be read; the next round begins at the stored
+    /// positions.
     pub fn step(&mut self) -> Result<bool, Error> {
         let bytes = self.0.turn().inspect_err(|error| self.0.say(error))?;
         Ok(bytes > 0)
@@ -141,16 +140,16 @@ impl Follower {
         }
     }
 
-    /// Follows until the lists are whole, for as long as `longest` at most.
+    /// Reads until the lists are complete, but no longer than `longest`.
     pub fn catch_up(&mut self, longest: Duration) {
         let deadline = Instant::now() + longest;
         while Instant::now() < deadline {
             match self.turn() {
                 Ok(_) if self.goals.is_empty() => return,
-                // On Kafka records come a moment after they were asked for.
+                // On Kafka records arrive a moment after they were requested.
                 Ok(1..) => {}
                 Ok(0) => std::thread::sleep(Duration::from_millis(10)),
-                // The thread goes on trying.
+                // The thread will try again.
                 Err(error) => return self.say(&error),
             }
         }
@@ -165,11 +164,12 @@ impl Follower {
         self.positions.clear();
     }
 
-    /// One round over all topics and partitions; gives how many bytes were read.
+    /// One round over all topics and partitions; returns how many bytes were read.
     fn turn(&mut self) -> Result<usize, Error> {
         let mut store = self.shared.opened()?;
         if store.is_closed() {
-            // It still reads: readers keep it until there may be room for another.
+            // It cannot be written but still be read: readers keep it until the log says
+            // that there is space again.
             self.log.is_writable()?;
             drop(store);
             self.shared.close();
@@ -177,7 +177,7 @@ impl Follower {
         }
         let own = Arc::downgrade(&store);
         if !self.followed.ptr_eq(&own) {
-            // Another store: a reader may have found the one before it damaged.
+            // The store was replaced: a reader may have found the earlier one damaged.
             self.positions.clear();
             self.followed = own;
         }
@@ -194,7 +194,7 @@ impl Follower {
         self.follow(&store)
     }
 
-    /// Where to go on: what the store says, if the topics say the same.
+    /// Finds the positions: those in the store, if the topics agree.
     fn begin(&mut self, store: &Store) -> Result<(), Error> {
         let incarnation = format!("{:032x}", self.log.incarnation());
         let known = store.get(families::META, INCARNATION_KEY)?;
@@ -234,8 +234,8 @@ impl Follower {
         Ok(())
     }
 
-    /// A topic that lost its end, or was replaced: rows would be missed if the
-    /// position were believed.
+    /// Reads a topic again that lost its end or was replaced, because rows would be missing
+    /// at the stored position.
     fn read_again(&mut self, at: TopicPartition, position: u64, bounds: Watermarks) -> u64 {
         let Watermarks { start, end } = bounds;
         tracing::error!(%at, position, end, "a topic is not what the lists were made from: it is read once more");
@@ -256,7 +256,8 @@ impl Follower {
                 let bytes: usize = records.iter().map(Record::len_bytes).sum();
                 parts.push((at, records));
                 if topic == Topic::Deliveries && bytes >= ROUND_BYTES / 2 {
-                    // Many are still to come: what attempts speak of is known before them.
+                    // Many are still to come, and attempts must come after the deliveries
+                    // that they belong to.
                     break;
                 }
             }
@@ -290,8 +291,8 @@ impl Follower {
         Ok(read)
     }
 
-    /// What comes next of a partition. The first time it is read from one record
-    /// before: that must be the one that was read last.
+    /// The next records of a partition. The first time it is read from one record before
+    /// the position, which must be the record that was read last.
     fn fetch(&mut self, at: TopicPartition) -> Result<Vec<Record>, Error> {
         let next = self.positions[&at];
         if self.unchecked.contains(&at) {
@@ -309,7 +310,7 @@ impl Follower {
         }
         let chunk = self.reader.read(at, next, ROUND_BYTES)?;
         if chunk.at_end && chunk.records.is_empty() {
-            // What is left below the goal are gaps.
+            // The rest up to the goal are offsets without records.
             self.goals.remove(&at);
         }
         Ok(chunk.records)
@@ -328,7 +329,8 @@ impl Follower {
         }
     }
 
-    /// As the topics are trimmed: a test clock that is ahead ages nothing.
+    /// Removes old rows by the same clock by which topics are trimmed: a test clock makes
+    /// nothing old.
     fn prune(&mut self, store: &Store, now: Millis, keep: RowRetention) -> Result<(), Error> {
         let of_delivery = |bytes: &[u8], _: &mut WriteBatch<'_>| deliveries::read(bytes).map(|row| row.places());
         order::prune(store, List::Deliveries, now - keep.deliveries, PRUNED_AT_A_TIME, of_delivery)?;
@@ -340,8 +342,8 @@ impl Follower {
         for ((project, survey_id), kept_for) in &retentions {
             kept::prune_survey(store, SurveyRef::new(project, survey_id), now - kept_for + 1, PRUNED_AT_A_TIME)?;
         }
-        // Minutes are kept as long as answers, single facts no longer than decisions: a
-        // span within a minute counts both.
+        // Minutes are kept as long as answers, and single facts as long as decisions,
+        // because a time span that begins or ends within a minute needs both.
         let minutes_before = now - keep.responses.max(stats::KEPT);
         let facts_before = now - keep.responses.min(keep.decisions);
         stats::prune(store, minutes_before, facts_before, PRUNED_AT_A_TIME)?;
@@ -358,8 +360,8 @@ impl Follower {
         Ok(())
     }
 
-    /// For each partition the offset of the oldest journal record behind a row that is
-    /// still listed, or behind a delivery that may be sent again.
+    /// By partition, the offset of the oldest journal record behind a row that is still
+    /// listed, or behind a delivery that may be sent again.
     fn oldest_sources(&self) -> Result<BTreeMap<u32, u64>, Error> {
         let mut oldest = BTreeMap::new();
         for partition in 0..self.log.partitions() {
@@ -374,7 +376,7 @@ impl Follower {
                 let source = first.iter().find_map(kept::source);
                 least = least.min(source.map_or(0, |source| source.offset.saturating_sub(OUT_OF_ORDER)));
             }
-            // Without any outputs what is to come is from behind all marks.
+            // Without any outputs, everything to come is newer than all erasures.
             oldest.insert(partition, if least == u64::MAX { 0 } else { least });
         }
         Ok(oldest)
@@ -386,8 +388,7 @@ fn stored<T: DeserializeOwned>(store: &Store, key: &[u8]) -> Result<Option<T>, E
     store.get(families::META, key)?.map(|bytes| serde_json::from_slice(&bytes).map_err(damaged)).transpose()
 }
 
-/// A projection of another format or log is thrown away: everything in it is in
-/// the topics.
+/// Empties a projection of another format or log; its contents are in the topics.
 fn make_anew(store: &Store, incarnation: &str) -> Result<(), Error> {
     let mut batch = Batch::default();
     for family in [families::ENTRIES, families::INDEX, families::META] {

@@ -1,5 +1,4 @@
-//! Decisions and responses: a JSON body under its id, with what lists and
-//! erasures ask of it.
+//! Decisions and responses: a JSON body by id, with what lists and erasures need of it.
 
 use serde::Serialize;
 
@@ -20,12 +19,12 @@ use askwhen_wire::listing::List;
 use askwhen_wire::topics::response::ResponseBody;
 use askwhen_wire::topics::{DecisionRecord, ResponseRecord, SOURCE_HEADER, Source};
 
-/// Where in the journal an output comes from.
+/// The position of the journal record behind an output.
 pub fn source(record: &Record) -> Option<RecordPosition> {
     Source::parse(record.header(SOURCE_HEADER)?).map(|source| source.position())
 }
 
-/// Takes a decision, once.
+/// Adds a decision, once.
 ///
 /// # Errors
 /// When the store cannot be read.
@@ -40,7 +39,7 @@ pub fn apply_decision(value: &[u8], source: RecordPosition, batch: &mut WriteBat
         return Ok(ReadOutcome::Read);
     }
     let verdicts = verdicts(&decision);
-    // The row of an erased user is gone, so no row shows that this is a copy; the facts
+    // The row of an erased user is gone and cannot show that this is a copy; but the facts
     // of a decision are remembered together, so one of its surveys shows it.
     if let Some((survey_id, _)) = verdicts.first()
         && stats::is_counted(batch, SurveyRef::new(&project, survey_id), CONSIDERED, &id)?
@@ -62,8 +61,8 @@ fn body<T: Serialize>(record: &T) -> String {
     serde_json::to_string(record).expect("a record serialises")
 }
 
-/// Keeps what the counters know of a decision whose row goes with its user: the
-/// surveys, without the user.
+/// Remembers the surveys that were counted for a decision whose row is removed with its
+/// user.
 fn remember(project: &str, id: &str, at: Millis, verdicts: &[(String, String)], batch: &mut WriteBatch<'_>) {
     for (survey_id, ending) in verdicts {
         for name in [CONSIDERED, ending] {
@@ -72,8 +71,7 @@ fn remember(project: &str, id: &str, at: Millis, verdicts: &[(String, String)], 
     }
 }
 
-/// Takes answers or a completion: one row for a response, with its newest
-/// answers.
+/// Adds answers or a completion: there is one row for a response, with its newest answers.
 ///
 /// # Errors
 /// When the store cannot be read.
@@ -83,7 +81,7 @@ pub fn apply_response(value: &[u8], source: RecordPosition, batch: &mut WriteBat
     };
     let (id, at, happened_at) = (data.response_id.clone(), data.created_at, data.updated_at);
     let before = batch.get(&order::row(List::Responses, &id))?.map(|bytes| read(&bytes)).transpose()?;
-    // A copy of what is known, or of something older.
+    // It is a copy, or older than the row.
     if before.as_ref().is_some_and(|kept| kept.source > source) {
         return Ok(ReadOutcome::Read);
     }
@@ -112,7 +110,7 @@ pub fn apply_response(value: &[u8], source: RecordPosition, batch: &mut WriteBat
     Ok(ReadOutcome::Read)
 }
 
-/// What filters compare of a response.
+/// The values of a response that filters compare.
 fn response_terms(response: &ResponseBody) -> Vec<u32> {
     let status = if response.completed { "completed" } else { "partial" };
     let texts = response.answers.iter().filter(|answer| answer.kind == QuestionType::Text);
@@ -120,13 +118,14 @@ fn response_terms(response: &ResponseBody) -> Vec<u32> {
     [term("status", status), term("survey_id", &response.survey_id)].into_iter().chain(texts).collect()
 }
 
-/// What filters compare of a decision: its reason, and every survey that was considered.
+/// The values of a decision that filters compare: its reason, and every survey that was
+/// considered.
 fn decision_terms(decision: &DecisionRecord) -> Vec<u32> {
     let surveys = decision.evaluations.iter().map(|evaluation| term("survey_id", &evaluation.survey_id));
     std::iter::once(term("status", &decision.reason)).chain(surveys).collect()
 }
 
-/// Gives the places of a row beside that of its project, for a row that goes.
+/// The other index entries of a row that is being removed.
 ///
 /// # Errors
 /// When the store cannot be read.
@@ -145,7 +144,7 @@ pub fn forget(list: List, bytes: &[u8], batch: &mut WriteBatch<'_>) -> Result<Ve
     Ok(places)
 }
 
-/// Takes away responses to a survey that began before `before`, at most `limit` of them.
+/// Removes responses to a survey that began before `before`, at most `limit`.
 ///
 /// # Errors
 /// When the store cannot be read or written.
@@ -163,8 +162,8 @@ pub fn prune_survey(store: &Store, survey: SurveyRef<'_>, before: Millis, limit:
     Ok(store.write(batch.into_batch())?)
 }
 
-/// Forgets what came of a user's records up to the erasure, which is the record of
-/// the journal at `at`. Rows of them that are read later are not listed either.
+/// Removes the rows of a user up to the erasure, which is the journal record at `at`. Such
+/// rows that are read later are not listed either.
 ///
 /// # Errors
 /// When the store cannot be read.
@@ -204,7 +203,7 @@ pub fn apply_erasure(
     Ok(())
 }
 
-/// Gives whether it was kept: nothing is, of a user who was erased since.
+/// Stores a document; returns whether it did, because nothing of an erased user is stored.
 fn put(list: List, id: &str, kept: StoredDocument, terms: &[u32], batch: &mut WriteBatch<'_>) -> Result<bool, Error> {
     let user = UserRef::new(&kept.project, &kept.user_id);
     if erased::is_erased_in(batch, user, kept.source)? {

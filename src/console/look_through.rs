@@ -1,5 +1,5 @@
-//! Brings rows of version 0.1.0 along: it did not note when a delivery that is not
-//! known was spoken of first.
+//! Completes rows of version 0.1.0, which did not record when an unknown delivery was first
+//! mentioned.
 
 use super::error::Error;
 use super::order::{self, WriteBatch};
@@ -9,14 +9,12 @@ use askwhen_domain::time::Millis;
 use askwhen_store::Store;
 use askwhen_wire::listing::List;
 
-/// Rows of version 0.1.0 that are looked through at a time.
+/// How many rows of version 0.1.0 are checked at a time.
 const LOOKED_AT: usize = 512;
-/// Under this key stands how far the rows of version 0.1.0 have been looked
-/// through, which did not note when such a delivery was spoken of first.
+/// Key of the position up to which rows of version 0.1.0 were checked.
 const LOOKED_KEY: &[u8] = b"unknown_looked_through";
 
-/// Marks what version 0.1.0 left unmarked, some rows at a time; gives whether
-/// there is more to look through.
+/// Checks some rows of version 0.1.0; returns whether there are more.
 ///
 /// # Errors
 /// When the store cannot be read or written.

@@ -1,6 +1,6 @@
-//! The console's projection: what the engine and the delivery put out, arranged
-//! for lists and counted. It trails the topics by a moment and can be thrown
-//! away at any time; rows go when their topics' retention is over.
+//! The console's projection: the outputs of the engine and the delivery, arranged for lists
+//! and counted. It is a moment behind the topics and can be rebuilt from them at any time;
+//! rows are removed when their topics' retention is over.
 
 mod deliveries;
 mod document;

@@ -1,5 +1,5 @@
-//! How the lists are kept: a row under its id, and places in time, of all and of
-//! each user, that name it.
+//! The storage of the lists: a row by id, and index entries by time that name it, for all
+//! rows and for each user.
 
 use crate::console::families;
 use std::collections::btree_map::Entry;
@@ -14,18 +14,18 @@ use askwhen_wire::tally::ResponseTally;
 
 pub const SCANNED_AT_A_TIME: usize = 256;
 
-/// How often what has happened, by its name.
+/// By name, how often something happened.
 pub type Counters = BTreeMap<String, u64>;
 
-/// What one round is about to write: later records of it see earlier ones.
+/// The changes of one round. Later records of it see those of earlier ones.
 pub struct WriteBatch<'a> {
     store: &'a Store,
     rows: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     places: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
-    /// Rows that many records of a round change: read once, and written once.
+    /// Rows that many records of a round change: read once and written once.
     counters: BTreeMap<Vec<u8>, Counters>,
     tallies: BTreeMap<Vec<u8>, ResponseTally>,
-    /// The lists that get other rows, by project.
+    /// By project, the lists whose rows change.
     moved: BTreeSet<(String, List)>,
 }
 
@@ -61,7 +61,7 @@ impl<'a> WriteBatch<'a> {
     /// The counters under a key, to be changed.
     ///
     /// # Errors
-    /// When the store cannot be read, or holds something else there.
+    /// When the store cannot be read, or the value is invalid.
     pub fn counters_mut(&mut self, key: Vec<u8>) -> Result<&mut Counters, Error> {
         decoded(self.store, &mut self.counters, key, counters)
     }
@@ -69,12 +69,12 @@ impl<'a> WriteBatch<'a> {
     /// The tally under a key, to be changed.
     ///
     /// # Errors
-    /// When the store cannot be read, or holds something else there.
+    /// When the store cannot be read, or the value is invalid.
     pub fn tally_mut(&mut self, key: Vec<u8>) -> Result<&mut ResponseTally, Error> {
         decoded(self.store, &mut self.tallies, key, tally)
     }
 
-    /// Puts a row at a place, with what filters compare.
+    /// Adds an index entry with the values that filters compare.
     pub fn place(&mut self, place: Vec<u8>, terms: &[u32]) {
         self.places.insert(place, Some(terms.iter().flat_map(|term| term.to_be_bytes()).collect()));
     }
@@ -83,7 +83,7 @@ impl<'a> WriteBatch<'a> {
         self.places.insert(place, None);
     }
 
-    /// Notes that a list of a project shows something else now.
+    /// Notes that rows of a project's list change.
     pub fn moves(&mut self, project: &str, list: List) {
         if !self.moved.iter().any(|(known, of)| known == project && *of == list) {
             self.moved.insert((project.to_owned(), list));
@@ -94,7 +94,7 @@ impl<'a> WriteBatch<'a> {
         self.moved.iter().map(|(project, list)| (project.as_str(), *list))
     }
 
-    /// Everything of the round, with where the next one begins.
+    /// All changes of the round, with the positions for the next.
     pub fn into_batch(self) -> Batch {
         let mut batch = Batch::default();
         for (key, counters) in self.counters {
@@ -118,7 +118,7 @@ impl<'a> WriteBatch<'a> {
     }
 }
 
-/// The row under a key, read from the store the first time.
+/// The decoded row under a key, read from the store the first time.
 fn decoded<'r, T: Default>(
     store: &Store,
     rows: &'r mut BTreeMap<Vec<u8>, T>,
@@ -134,7 +134,7 @@ fn decoded<'r, T: Default>(
     }
 }
 
-/// First byte of a row's key; numbers of retired kinds stay reserved.
+/// The first byte of a row's key; numbers of retired kinds stay reserved.
 fn number(list: List) -> u8 {
     match list {
         List::Deliveries => 1,
@@ -151,14 +151,18 @@ pub const KNOWN_FACTS: u8 = 7;
 pub const UNKNOWN: u8 = 8;
 pub const RESULTS: u8 = 9;
 
+/// Decodes counters.
+///
 /// # Errors
-/// When they are none: the store is damaged.
+/// When they are invalid: the store is damaged.
 pub fn counters(bytes: &[u8]) -> Result<Counters, Error> {
     postcard::from_bytes(bytes).map_err(|e| Error::Damaged(format!("a counter of the lists is unreadable: {e}")))
 }
 
+/// Decodes a tally.
+///
 /// # Errors
-/// When it is none: the store is damaged.
+/// When it is invalid: the store is damaged.
 pub fn tally(bytes: &[u8]) -> Result<ResponseTally, Error> {
     postcard::from_bytes(bytes).map_err(|e| Error::Damaged(format!("a tally of results is unreadable: {e}")))
 }
@@ -167,18 +171,18 @@ pub fn row(list: List, id: &str) -> Vec<u8> {
     [&[number(list)], id.as_bytes()].concat()
 }
 
-/// A member and its value, as places keep them for filters to compare. Two that differ
-/// may have one term: the row tells.
+/// A hash of a member and its value, which index entries contain for filters. Two values
+/// may have the same hash, so the row decides.
 pub fn term(member: &str, value: &str) -> u32 {
     xxhash_rust::xxh3::xxh3_64(format!("{member}\0{value}").as_bytes()) as u32
 }
 
-/// The id at the end of a place that begins with a prefix and a time.
+/// The id at the end of an index key that begins with a prefix and a time.
 fn id_of(place: &[u8], prefix: &[u8]) -> String {
     String::from_utf8_lossy(place.get(prefix.len() + 8..).unwrap_or_default()).into_owned()
 }
 
-/// Whether what stands at a place has all of some terms.
+/// Whether an index entry has all of some terms.
 pub fn has_terms(entry: &[u8], wanted: &[u32]) -> bool {
     wanted.iter().all(|wanted| entry.chunks_exact(4).any(|term| term == wanted.to_be_bytes()))
 }
@@ -195,39 +199,39 @@ fn of_survey(survey: SurveyRef<'_>) -> Vec<u8> {
     [&[number(List::Responses), b's'][..], &keys::named(survey.project, survey.survey_id), &[0]].concat()
 }
 
-/// Deliveries that have failed and did not reach their receivers.
+/// Prefix of failed deliveries.
 fn of_failures(project: &str) -> Vec<u8> {
     [&[number(List::Deliveries), b'f'][..], &keys::named(project, "")].concat()
 }
 
-/// Both places of a row: among its project's, and among its user's.
+/// The index keys of a row: in its project's list, and in its user's.
 pub fn places(list: List, user: UserRef<'_>, at: Millis, id: &str) -> [Vec<u8>; 2] {
     let order = keys::timed(at, id.as_bytes());
     [of_project(list, user.project), of_user(list, user)].map(|prefix| [prefix, order.clone()].concat())
 }
 
-/// The place of a response among those of its survey.
+/// The index key of a response in its survey's list.
 pub fn place_in_survey(survey: SurveyRef<'_>, at: Millis, id: &str) -> Vec<u8> {
     [of_survey(survey), keys::timed(at, id.as_bytes())].concat()
 }
 
-/// The place of a delivery among those that have failed.
+/// The index key of a delivery among the failed ones.
 pub fn place_in_failures(project: &str, at: Millis, id: &str) -> Vec<u8> {
     [of_failures(project), keys::timed(at, id.as_bytes())].concat()
 }
 
-/// Where a page is looked for.
+/// Which index entries are searched.
 pub struct PlaceFilter {
-    /// What a place must have of the filter.
+    /// The terms that an entry must have.
     pub terms: Vec<u32>,
-    /// Whether only deliveries that have failed can fit.
+    /// Whether only failed deliveries are searched.
     pub failures_only: bool,
 }
 
-/// A page of a list: `shown` gives the row of an id, if the filter takes it.
+/// A page of a list. `shown` returns the row of an id, if the filter accepts it.
 ///
 /// # Errors
-/// A cursor that is none, or a store that cannot be read.
+/// An invalid cursor, or a store that cannot be read.
 pub fn page(
     store: &Store,
     list: List,
@@ -250,7 +254,7 @@ pub fn page(
     };
     let mut page = Page::default();
     let since = filter.since.unwrap_or(0);
-    // A row more than is shown: a page that leads on is followed by one that has rows.
+    // One row more than the page has, so that a cursor is only given when there are more.
     descend(store, &prefix, &order, |place, terms| {
         if keys::time_of(&place[prefix.len()..]).is_some_and(|at| at < since) {
             return Ok(Some(()));
@@ -271,10 +275,10 @@ pub fn page(
     Ok(page)
 }
 
-/// Hands the rows of a project in a span of time to `each`, newest first.
+/// Passes the rows of a project in a time span to `each`, newest first.
 ///
 /// # Errors
-/// When the store cannot be read, and what `each` says.
+/// When the store cannot be read, and errors of `each`.
 pub fn between(
     store: &Store,
     list: List,
@@ -296,10 +300,10 @@ pub fn between(
     Ok(())
 }
 
-/// Hands the places and terms of failed deliveries since a time to `each`, newest first.
+/// Passes the index entries of failed deliveries since a time to `each`, newest first.
 ///
 /// # Errors
-/// When the store cannot be read, and what `each` says.
+/// When the store cannot be read, and errors of `each`.
 pub fn each_failure(
     store: &Store,
     project: &str,
@@ -318,11 +322,11 @@ pub fn each_failure(
     Ok(())
 }
 
-/// Hands the responses of a survey from `from` up to and without `to` to `each`, oldest
-/// first, with their places, until it gives false.
+/// Passes the responses of a survey in a time span to `each`, oldest first, with their
+/// index keys, until it returns false.
 ///
 /// # Errors
-/// When the store cannot be read, and what `each` says.
+/// When the store cannot be read, and errors of `each`.
 pub fn ascend_survey(
     store: &Store,
     survey: SurveyRef<'_>,
@@ -333,7 +337,7 @@ pub fn ascend_survey(
     ascend_survey_from(store, survey, &[of_survey(survey), keys::timed(from, &[])].concat(), to, each)
 }
 
-/// The same from a place on.
+/// The same from an index key on.
 ///
 /// # Errors
 /// As [`ascend_survey`].
@@ -365,11 +369,11 @@ pub fn ascend_survey_from(
     }
 }
 
-/// Hands the responses of a survey whose places have all of some terms to `each`, newest
-/// first, until it gives false.
+/// Passes the responses of a survey whose index entries have all of some terms to `each`,
+/// newest first, until it returns false.
 ///
 /// # Errors
-/// When the store cannot be read, and what `each` says.
+/// When the store cannot be read, and errors of `each`.
 pub fn descend_survey(
     store: &Store,
     survey: SurveyRef<'_>,
@@ -392,8 +396,8 @@ pub fn descend_survey(
     Ok(())
 }
 
-/// Takes away rows from before `before`, at most `limit` of them. `forget` gives the places
-/// of a row beside that of its project, and takes away what else is kept of it.
+/// Removes rows from before `before`, at most `limit`. `forget` returns the other index
+/// entries of a row, and removes what else is stored of it.
 ///
 /// # Errors
 /// When the store cannot be read or written.
@@ -419,9 +423,9 @@ pub fn prune(
     Ok(store.write(batch.into_batch())?)
 }
 
-/// Entries whose time is before `before`. A key begins with `first`; then come
-/// `parts` parts that end in NUL, and the time: keys of the same parts are in the
-/// order of their times.
+/// Entries whose time is before `before`. Keys begin with `first`, then have `parts` parts
+/// that end in NUL, then the time: keys with the same parts are in the order of their
+/// times.
 ///
 /// # Errors
 /// When the store cannot be read.
@@ -445,7 +449,7 @@ pub fn expired(
             let Some(rest) = key.strip_prefix(first) else { return Ok(found) };
             let named: usize = rest.split(|byte| *byte == 0).take(parts).map(|part| part.len() + 1).sum();
             if keys::time_of(rest.get(named..).unwrap_or_default()).is_none_or(|at| at >= before) {
-                // On with the next parts.
+                // Continue with the next parts.
                 from = [&key[..first.len() + named], &[0xff; 9]].concat();
                 at_a_time = 1;
                 break;
@@ -458,11 +462,11 @@ pub fn expired(
     }
 }
 
-/// Walks the places of a prefix from `order` down, itself included, until `each`
-/// gives something.
+/// Walks the index entries with a prefix downwards from `order`, that included, until
+/// `each` returns something.
 ///
 /// # Errors
-/// When the store cannot be read, and what `each` says.
+/// When the store cannot be read, and errors of `each`.
 pub fn descend<T>(
     store: &Store,
     prefix: &[u8],
@@ -487,8 +491,8 @@ pub fn descend<T>(
     }
 }
 
-/// The largest key below this one that can exist here: keys end in an id, so
-/// cutting the last byte down is below it and above everything smaller.
+/// The largest key below this one that can exist here: keys end in an id, so decrementing
+/// the last byte gives a key below it and above all smaller ones.
 fn previous(key: &[u8]) -> Option<Vec<u8>> {
     let mut key = key.to_vec();
     let last = key.last_mut()?;

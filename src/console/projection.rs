@@ -1,4 +1,4 @@
-//! The lists, as others ask for them.
+//! Reads of the lists.
 
 use crate::console::families;
 use serde_json::Value;
@@ -24,9 +24,9 @@ use askwhen_wire::listing::{
 };
 use askwhen_wire::topics::response::ResponseBody;
 
-/// Deliveries that took each other's places, followed up to so many.
+/// The most replacements of a delivery that are followed.
 const MAX_SUCCESSORS: usize = 100;
-/// How long a start waits for lists that are made anew.
+/// How long a start waits for lists that are being rebuilt.
 const START_PATIENCE: Duration = Duration::from_secs(3);
 
 pub struct Console {
@@ -35,8 +35,7 @@ pub struct Console {
 }
 
 impl Console {
-    /// Starts to follow the topics. Lists that are made anew are waited for, but
-    /// not for long.
+    /// Starts to read the topics. It waits a little for lists that are being rebuilt.
     ///
     /// # Errors
     /// When the thread cannot be started.
@@ -49,8 +48,8 @@ impl Console {
         Ok(Console { shared, following: Mutex::new(Some(following)) })
     }
 
-    /// Lists over a store that a [`Projection`](super::Projection) beside it keeps,
-    /// without a thread.
+    /// Lists over a store that a [`Projection`](super::Projection) updates, without a
+    /// thread.
     pub fn over(store: Arc<Store>) -> Console {
         let shared = Shared::of(store.clone(), Arc::default());
         *shared.store.write().expect("no panic holds this lock") = Some(store);
@@ -59,8 +58,8 @@ impl Console {
         Console { shared, following: Mutex::new(None) }
     }
 
-    /// How long responses to surveys are kept from now on, by project and survey, where they
-    /// say so.
+    /// Sets how long responses are kept, by project and survey id; only surveys with a
+    /// `retention`.
     pub fn keep_responses(&self, retentions: BTreeMap<(String, String), Millis>) {
         *self.shared.retentions.lock().expect("no panic holds this lock") = retentions;
     }
@@ -69,11 +68,11 @@ impl Console {
         drop(self.following.lock().expect("no panic holds this lock").take());
     }
 
-    /// How many records are to be read before the lists are whole, while they are
-    /// made once more; `None` when that is not known yet.
+    /// Whether the lists are complete.
     ///
     /// # Errors
-    /// That they are not whole.
+    /// How many records are still to be read while they are being rebuilt; `None` when that
+    /// is not known yet.
     pub fn is_whole(&self) -> Result<(), Option<u64>> {
         match self.shared.left.load(Ordering::Acquire) {
             0 => Ok(()),
@@ -82,7 +81,7 @@ impl Console {
         }
     }
 
-    /// Asks the store; one that turns out to be damaged is made again.
+    /// Reads the store; a damaged one is rebuilt.
     fn ask<T>(&self, question: impl FnOnce(&Store) -> Result<T, Error>) -> Result<T, Error> {
         let store = self.shared.store.read().expect("no panic holds this lock").clone();
         let store = store.ok_or_else(|| Error::Failed("the lists cannot be opened; see the log".into()))?;
@@ -93,10 +92,10 @@ impl Console {
         answer
     }
 
-    /// Newest first.
+    /// A page of a list, newest first.
     ///
     /// # Errors
-    /// A cursor that is none, or a store that cannot be read.
+    /// An invalid cursor, or a store that cannot be read.
     pub fn list(&self, list: List, project: &str, filter: &Filter, page: PageRequest<'_>) -> Result<Page, Error> {
         let shown = |store: &Store, bytes: Vec<u8>| {
             Ok(match list {
@@ -124,8 +123,8 @@ impl Console {
         self.ask(|store| order::page(store, list, project, both, page, |bytes| shown(store, bytes)))
     }
 
-    /// Deliveries that a filter takes, that came to nothing and that nobody has sent again,
-    /// oldest first, with their endpoints.
+    /// Failed deliveries that a filter accepts and that were not resent, oldest first, each
+    /// with its endpoint.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -139,7 +138,7 @@ impl Console {
         self.ask(|store| deliveries::resendable(store, project, (filter, missed_only), ends))
     }
 
-    /// Deliveries that failed or were given up, by what keeps them from their receivers.
+    /// Failed deliveries grouped by cause.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -147,7 +146,7 @@ impl Console {
         self.ask(|store| deliveries::causes(store, project, since))
     }
 
-    /// What a survey was answered.
+    /// The results of a survey.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -155,7 +154,7 @@ impl Console {
         self.ask(|store| results::of(store, survey, query))
     }
 
-    /// Responses of a survey behind a place, oldest first, and the place of the last.
+    /// Responses of a survey after a position, oldest first, and the position of the last.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -168,7 +167,7 @@ impl Console {
         self.ask(|store| results::responses(store, survey, after, limit))
     }
 
-    /// How often a list of a project has got other rows since the process began.
+    /// How often a list of a project has changed since the process started.
     pub fn moved(&self, project: &str, list: List) -> u64 {
         let counts = self.shared.moved.lock().expect("no panic holds this lock");
         counts.get(&(project.to_owned(), list)).copied().unwrap_or(0)
@@ -182,7 +181,7 @@ impl Console {
         let Some(row) = self.row(project, delivery_id)? else { return Ok(None) };
         self.ask(|store| {
             let mut shown = deliveries::shown(&row, deliveries::resent_as(store, &row)?, true);
-            // It has the time of the one that it was sent in place of.
+            // A replacement has the creation time of the delivery that it replaces.
             let at = row.created_at();
             order::between(store, List::Deliveries, project, TimeSpan::new(at, at.saturating_add(1)), |bytes| {
                 let other = deliveries::read(&bytes)?;
@@ -203,7 +202,7 @@ impl Console {
         })
     }
 
-    /// Where a delivery's record stands in topic `deliveries`.
+    /// The position of a delivery's record in topic `deliveries`.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -211,8 +210,8 @@ impl Console {
         Ok(self.row(project, delivery_id)?.and_then(|row| row.place()))
     }
 
-    /// The id of a delivery that takes the place of one that came to nothing, or of what
-    /// was sent instead of it and came to nothing, too; `None` when neither has.
+    /// The id of a delivery that replaces a failed one, or replaces the failed one that
+    /// replaced it; `None` when neither has failed.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -236,7 +235,7 @@ impl Console {
         })
     }
 
-    /// What an endpoint has missed, oldest first, and what nobody has sent again.
+    /// Deliveries that an endpoint has missed and that were not resent, oldest first.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -259,7 +258,7 @@ impl Console {
                 let successor = order::row(List::Deliveries, &id::successor(&place.delivery_id));
                 if store.get(families::INDEX, &successor)?.is_none() {
                     places.push_front(place);
-                    // They come newest first, and the oldest stay.
+                    // They come newest first, and the oldest are kept.
                     places.truncate(limit);
                 }
                 Ok(())
@@ -276,7 +275,7 @@ impl Console {
         self.ask(|store| erased::is_erased(store, user, source))
     }
 
-    /// The counters of a survey from `since`, up to and without `until`.
+    /// The counters of a survey in a time span.
     ///
     /// # Errors
     /// When the store cannot be read.

@@ -1,4 +1,4 @@
-//! What a survey was answered: from the tallies of whole days, and from rows where a span
+//! Results of a survey: from the tallies of whole days, and from rows where a time span
 //! begins or ends within a day.
 
 use crate::console::families;
@@ -17,7 +17,7 @@ use askwhen_wire::listing::{ResultsQuery, SurveyResults};
 use askwhen_wire::tally::ResponseTally;
 use askwhen_wire::topics::response::ResponseBody;
 
-/// Text answers that are shown of a question.
+/// The most text answers that are shown of a question.
 const SHOWN_TEXTS: usize = 50;
 
 /// The results of a survey.
@@ -37,8 +37,8 @@ pub fn of(store: &Store, survey: SurveyRef<'_>, query: &ResultsQuery) -> Result<
         }
     };
     if since < until {
-        // Whole days from the tallies; a day that is cut, and has something in what is
-        // cut off, from its rows.
+        // Whole days come from the tallies; a day that the span cuts comes from its rows,
+        // if there is anything outside of the span.
         let (mut first, mut end) = (since.div_euclid(DAY), until.saturating_add(DAY - 1).div_euclid(DAY));
         let cut = |from: Millis, to: Millis| is_there(store, survey, from, to);
         let mut pieces = Vec::new();
@@ -68,7 +68,7 @@ pub fn of(store: &Store, survey: SurveyRef<'_>, query: &ResultsQuery) -> Result<
     Ok(results)
 }
 
-/// Whether a survey has a response from `from` up to and without `to`.
+/// Whether a survey has a response in a time span.
 fn is_there(store: &Store, survey: SurveyRef<'_>, from: Millis, to: Millis) -> Result<bool, Error> {
     let mut found = false;
     order::ascend_survey(store, survey, from, to, |_, _| {
@@ -101,7 +101,7 @@ fn each_day(
     }
 }
 
-/// The newest text answers of each question, with who gave them.
+/// The newest text answers of each question, with their users.
 fn texts(
     store: &Store,
     survey: SurveyRef<'_>,
@@ -135,8 +135,8 @@ fn texts(
     Ok(all)
 }
 
-/// Up to `limit` responses of a survey behind a place, oldest first, as JSON; and the
-/// place of the last of them.
+/// Up to `limit` responses of a survey after a position, oldest first, as JSON, and the
+/// position of the last.
 ///
 /// # Errors
 /// When the store cannot be read.

@@ -1,4 +1,4 @@
-//! What the lists' readers and their writer share.
+//! State that readers and the writer of the lists share.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,25 +11,26 @@ use askwhen_process::thread::Notify;
 use askwhen_store::Store;
 use askwhen_wire::listing::List;
 
-/// How long a damaged store may be read to the end of what was begun.
+/// How long readers may finish with a damaged store.
 const LAST_READERS: Duration = if cfg!(test) { Duration::from_millis(100) } else { Duration::from_secs(30) };
 
-/// Opens the projection's store; one that is damaged, and why, is set aside first.
+/// Opens the projection's store. With a reason why it is damaged, it is set aside first.
 pub type OpenStore = Box<dyn Fn(Option<&str>) -> Result<Arc<Store>, Error> + Send + Sync>;
 
-/// The store, and how far it is; opened when it is first asked for.
+/// The store and its progress; opened when it is first needed.
 pub(super) struct Shared {
     pub(super) open: OpenStore,
     pub(super) store: RwLock<Option<Arc<Store>>>,
-    /// Why the store is to be set aside.
+    /// Why the store has to be set aside.
     pub(super) damaged: Mutex<Option<String>>,
-    /// Records to read before the lists are whole; zero but while they are made
-    /// once more.
+    /// How many records are to be read before the lists are complete; 0 unless they are
+    /// being rebuilt.
     pub(super) left: AtomicU64,
     pub(super) notify: Arc<Notify>,
-    /// How often each list of a project has got other rows.
+    /// By project and list, how often its rows have changed.
     pub(super) moved: Mutex<BTreeMap<(String, List), u64>>,
-    /// How long responses are kept, of the surveys that say so, by project and survey.
+    /// By project and survey id, how long responses are kept; only surveys with a
+    /// `retention`.
     pub(super) retentions: Mutex<BTreeMap<(String, String), Millis>>,
 }
 
@@ -40,7 +41,7 @@ impl Shared {
         Shared { open, store, damaged, left, notify, moved, retentions }
     }
 
-    /// Of one store, which whoever has made it sets aside.
+    /// For a store whose owner handles damage.
     pub fn of(store: Arc<Store>, notify: Arc<Notify>) -> Shared {
         let open: OpenStore = Box::new(move |damaged| match damaged {
             Some(why) => Err(Error::Damaged(why.to_owned())),
@@ -49,7 +50,7 @@ impl Shared {
         Shared::new(open, notify)
     }
 
-    /// The store, opened if it is not, made anew if it is damaged.
+    /// The store; it is opened if needed, and rebuilt if it is damaged.
     pub fn opened(&self) -> Result<Arc<Store>, Error> {
         let mut damaged = self.damaged.lock().expect("no panic holds this lock").take();
         let in_use = self.store.read().expect("no panic holds this lock");
@@ -78,7 +79,7 @@ impl Shared {
         }
     }
 
-    /// Its files cannot be opened again before the last reader is gone.
+    /// Its files cannot be opened again before the last reader is done.
     pub fn close(&self) {
         let store = self.store.write().expect("no panic holds this lock").take();
         let deadline = Instant::now() + LAST_READERS;
@@ -102,7 +103,7 @@ impl Shared {
         }
     }
 
-    /// A store that is to be set aside is not whole, however far it has been read.
+    /// A store that is to be set aside is not complete, however far it was read.
     pub fn set_left(&self, left: u64) {
         let damaged = self.damaged.lock().expect("no panic holds this lock");
         if damaged.is_none() {

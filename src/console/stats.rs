@@ -1,5 +1,5 @@
-//! The counters of a survey by the minute, and beside them its single facts, which
-//! count where a span begins or ends within a minute.
+//! The counters of a survey by the minute, and its single facts, which are counted where a
+//! time span begins or ends within a minute.
 
 use crate::console::families;
 use serde_json::{Map, Value, json};
@@ -14,10 +14,10 @@ use askwhen_domain::time::{DAY, MINUTE, Millis, TimeSpan};
 use askwhen_store::{Batch, Store, keys};
 use askwhen_wire::listing::List;
 
-/// How long minutes are kept at least: any year that is compared.
+/// How long minutes are kept at least, in milliseconds: more than a year, for comparisons.
 pub const KEPT: Millis = 400 * DAY;
 
-/// Something that happened to an offer, at most once to each.
+/// Something that happened to an offer, at most once.
 pub struct OfferFact<'a> {
     pub at: Millis,
     pub name: &'a str,
@@ -44,7 +44,7 @@ pub fn count(batch: &mut WriteBatch<'_>, survey: SurveyRef<'_>, at: Millis, name
     Ok(())
 }
 
-/// Counts a fact, unless it has been counted.
+/// Counts a fact, unless it was counted before.
 ///
 /// # Errors
 /// When the store cannot be read.
@@ -57,7 +57,7 @@ pub fn count_fact(batch: &mut WriteBatch<'_>, survey: SurveyRef<'_>, fact: Offer
     count(batch, survey, at, &[name])
 }
 
-/// Whether a fact of this name and id is known.
+/// Whether a fact of this name and id was counted.
 ///
 /// # Errors
 /// When the store cannot be read.
@@ -65,7 +65,7 @@ pub fn is_counted(batch: &WriteBatch<'_>, survey: SurveyRef<'_>, name: &str, id:
     Ok(batch.get(&[of_survey(order::KNOWN_FACTS, survey), fact_key(name, id)].concat())?.is_some())
 }
 
-/// Keeps a fact that is in the counters already.
+/// Notes that a fact was counted.
 pub fn remember(batch: &mut WriteBatch<'_>, survey: SurveyRef<'_>, fact: OfferFact<'_>) {
     let key = fact_key(fact.name, fact.id);
     batch.put([of_survey(order::KNOWN_FACTS, survey), key.clone()].concat(), Vec::new());
@@ -76,7 +76,7 @@ fn fact_key(name: &str, id: &str) -> Vec<u8> {
     [name.as_bytes(), &[0], id.as_bytes()].concat()
 }
 
-/// Forgets minutes from before a time, and single facts from before another.
+/// Removes minutes from before a time, and single facts from before another.
 ///
 /// # Errors
 /// When the store cannot be read or written.
@@ -93,13 +93,13 @@ pub fn prune(store: &Store, minutes_before: Millis, facts_before: Millis, limit:
     Ok(store.write(batch)?)
 }
 
-/// The key by which a fact is known to have been counted: the same without its time.
+/// The key under which a fact is noted as counted: the same without its time.
 fn known_of(fact: &[u8]) -> Vec<u8> {
     let named: usize = fact[1..].split(|byte| *byte == 0).take(2).map(|part| part.len() + 1).sum();
     [&[order::KNOWN_FACTS], &fact[1..1 + named], &fact[1 + named + 8..]].concat()
 }
 
-/// The counters of a survey from `since`, up to and without `until`.
+/// The counters of a survey in a time span.
 ///
 /// # Errors
 /// When the store cannot be read.
@@ -148,7 +148,7 @@ fn add_minutes(
     })
 }
 
-/// Less than a minute: looked up one by one.
+/// Adds the facts of a time span within a minute, one by one.
 fn add_pieces(store: &Store, survey: SurveyRef<'_>, span: TimeSpan, counters: &mut Counters) -> Result<(), Error> {
     if span.since >= span.until {
         return Ok(());
@@ -168,8 +168,8 @@ fn add_pieces(store: &Store, survey: SurveyRef<'_>, span: TimeSpan, counters: &m
     })
 }
 
-/// Hands the values of the index under a prefix and in a range of times to `each`;
-/// counters are kept under minutes, facts under milliseconds.
+/// Passes the values under a prefix and in a range of times to `each`; counters are stored
+/// by minute, facts by millisecond.
 fn each(
     store: &Store,
     prefix: &[u8],

@@ -1,4 +1,4 @@
-//! Tallies of responses by day and circumstance, kept up response by response.
+//! Tallies of responses by day and circumstance, updated response by response.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,7 @@ use askwhen_store::keys;
 use askwhen_wire::listing::GroupBy;
 use askwhen_wire::topics::response::ResponseBody;
 
-/// What responses of one day have in common.
+/// What the responses of a tally have in common, besides the day.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Circumstance {
     pub version: u64,
@@ -29,7 +29,7 @@ impl Circumstance {
         }
     }
 
-    /// The group that a response of a day belongs to.
+    /// The group of a response of a day.
     pub fn group(&self, day: i64, by: GroupBy) -> String {
         let date = |day: i64| time::format_time(day * DAY).chars().take(10).collect::<String>();
         match by {
@@ -45,12 +45,12 @@ impl Circumstance {
     }
 }
 
-/// What the keys of a survey's tallies begin with.
+/// Prefix of the keys of a survey's tallies.
 pub fn of_survey(survey: SurveyRef<'_>) -> Vec<u8> {
     [&[order::RESULTS][..], &keys::named(survey.project, survey.survey_id), &[0]].concat()
 }
 
-/// Adds a response to the tally of its day, or takes it away with a `sign` of -1.
+/// Adds a response to the tally of its day, or subtracts it with a `sign` of -1.
 ///
 /// # Errors
 /// When the store cannot be read.
@@ -66,7 +66,7 @@ pub fn count(batch: &mut WriteBatch<'_>, response: &ResponseBody, sign: i64) -> 
     Ok(())
 }
 
-/// What stands beside a response's place: what a reader of text answers looks for.
+/// The term in a response's index entry by which text answers to a question are found.
 pub fn text_term(question_id: &str) -> u32 {
     term("text", question_id)
 }

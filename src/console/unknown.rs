@@ -1,7 +1,6 @@
-//! Deliveries that are spoken of and not known: their attempts were read, their
-//! own record was not. It comes a moment later, or, where a topic has lost it,
-//! never: so they are kept for as long as deliveries are, and no more than so
-//! many of them.
+//! Deliveries that are mentioned and not known: their attempts were read, and their own
+//! record was not. It comes a moment later, or never, where a topic has lost it. So they
+//! are kept as long as deliveries are, and their number is bounded.
 
 use super::error::Error;
 use super::order::{self, WriteBatch};
@@ -10,7 +9,7 @@ use askwhen_domain::time::Millis;
 use askwhen_store::{Batch, Store, keys};
 use askwhen_wire::listing::List;
 
-/// Kept at most; the oldest go.
+/// The most that are kept; the oldest are removed.
 const MOST: usize = 100_000;
 fn mark(at: Millis, id: &str) -> Vec<u8> {
     [&[order::UNKNOWN][..], &keys::timed(at, id.as_bytes())].concat()
@@ -24,8 +23,8 @@ pub fn forget(at: Millis, id: &str, batch: &mut WriteBatch<'_>) {
     batch.delete(mark(at, id));
 }
 
-/// Removes those from before `before`, and the oldest of too many; gives how many
-/// are left.
+/// Removes those from before `before`, and the oldest of too many; returns how many are
+/// left.
 ///
 /// # Errors
 /// When the store cannot be read or written.

@@ -1,5 +1,4 @@
-//! Looks at a data directory without changing it: what an operator wants to know before
-//! it is too late.
+//! Checks a data directory without changing it, for `askwhen doctor`.
 
 use std::path::Path;
 
@@ -13,10 +12,11 @@ use askwhen_process::clock::Clock;
 use askwhen_store::Rocks;
 use askwhen_wire::topic::Topic;
 
-/// A journal that is further ahead of this machine's clock is told.
+/// How far the journal's time may be ahead of this machine's clock before that is reported,
+/// in milliseconds.
 const MAX_AHEAD: Millis = MINUTE;
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checkup {
     pub name: &'static str,
@@ -31,8 +31,8 @@ impl Checkup {
     }
 }
 
-/// Looks at the rights of files, the log, the stores, the snapshots and the clock. Reads
-/// all of them: that takes a while where there is much. Blocks.
+/// Checks file permissions, the log, the stores, the snapshots and the clock. It reads all
+/// of them, so it may take a while. Blocks.
 pub fn checkups(config: &Config) -> Vec<Checkup> {
     let mut all = vec![Checkup::of("rights", rights(&config.data_dir))];
     if !config.kafka {
@@ -58,7 +58,7 @@ fn rights(dir: &Path) -> Result<String, String> {
     }
 }
 
-/// Reads every record, as a start does not.
+/// Reads every record, which a start does not.
 fn log(config: &Config, newest: &mut Option<Millis>) -> Result<String, String> {
     let dir = config.data_dir.join("log");
     let Some(partitions) = Embedded::partitions_of(&dir).map_err(|e| e.to_string())? else {

@@ -1,4 +1,4 @@
-//! Gives the console's lists to the bridge, which does not know the console.
+//! Connects the console's lists to the bridge, which does not know the console.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Gives the journal to the bridge, which does not know how it is read again.
+//! Connects the journal to the bridge, which does not know `replay`.
 
 use serde_json::Value;
 
@@ -41,7 +41,7 @@ impl JournalLookup for JournalHistory {
     }
 }
 
-/// The plan that the parameters of a job mean; they were checked when it was made.
+/// The plan for the parameters of a job, which were checked when it was created.
 fn plan(request: &BacktestRequest) -> Result<Plan, Error> {
     let parameters = &request.parameters;
     let time = |name: &str| parameters[name].as_str().and_then(|text| time::parse_time(text).ok());
@@ -60,7 +60,7 @@ fn plan(request: &BacktestRequest) -> Result<Plan, Error> {
             answered: parameters["answered"].as_f64().unwrap_or(0.0),
             alone: parameters["alone"].as_bool().unwrap_or(false),
         },
-        // Those who serve need the others.
+        // The server needs the other cores.
         threads: 1,
     })
 }

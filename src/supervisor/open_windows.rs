@@ -21,7 +21,7 @@ pub struct WindowCounter {
 }
 
 impl WindowCounter {
-    /// Blocks. What cannot be looked at makes the number a lower bound.
+    /// Counts; blocks. When not all users can be read, the number is a lower bound.
     pub fn count(&self, survey: SurveyRef<'_>) -> OpenWindowCount {
         let (now, until) = (self.clock.now(), Instant::now() + MAX_COUNTING);
         let (mut counted, mut partitions) = (OpenWindows::NONE, 0);

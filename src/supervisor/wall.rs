@@ -1,5 +1,5 @@
-//! How far the wall can be believed, from one process to the next. What is removed for
-//! its age is gone, whatever the clock says later.
+//! How far the wall clock is trusted, from one process to the next, because what is removed
+//! for its age is gone whatever the clock says later.
 
 use std::path::{Path, PathBuf};
 
@@ -7,12 +7,12 @@ use super::private;
 use askwhen_domain::time::{self, DAY, Millis};
 use askwhen_process::clock::Clock;
 
-/// The time up to which the last process believed its wall.
+/// The file with the time up to which the last process trusted its wall clock.
 fn path(data_dir: &Path) -> PathBuf {
     data_dir.join("time")
 }
 
-/// The time up to which the last process believed its wall, if it is noted.
+/// The time up to which the last process trusted its wall clock, if it is noted.
 pub fn noted(data_dir: &Path) -> Option<Millis> {
     let path = path(data_dir);
     match std::fs::read_to_string(&path) {
@@ -31,8 +31,8 @@ pub fn noted(data_dir: &Path) -> Option<Millis> {
     }
 }
 
-/// Lets the clock go on from a time: nothing is older than that says until the wall has
-/// gone steadily.
+/// Lets the clock continue from a time: nothing is older than by that time until the wall
+/// clock has run steadily.
 pub fn distrust(clock: &Clock, from: Millis) {
     let ahead = clock.wall().saturating_sub(from);
     if ahead > DAY {

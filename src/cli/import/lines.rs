@@ -11,7 +11,7 @@ use crate::cli::context::Failure;
 use askwhen_wire::definition::nearest;
 use askwhen_wire::json as strict;
 
-/// A longer line is no event.
+/// The longest line, in bytes.
 const MAX_LINE_BYTES: usize = 64 << 10;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -46,12 +46,12 @@ pub enum LineError {
     Member(#[from] serde_json::Error),
 }
 
-/// What to call a member that has another name in the file.
+/// How to report a member that has another name in the file.
 fn called(given: Option<&str>) -> String {
     given.map(|given| format!("; {given} is there: call it occurred_at")).unwrap_or_default()
 }
 
-/// The name among those given that stands for the wanted one in other products.
+/// The name among those given that other products use for the wanted one.
 pub fn alias_of<'a>(wanted: &str, mut given: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     given.find(|name| nearest(name, &[wanted]).is_some())
 }
@@ -107,7 +107,7 @@ impl Lines {
         if beginning.starts_with(&[0xff, 0xfe]) || beginning.starts_with(&[0xfe, 0xff]) {
             return Err(Failure::usage("the file is UTF-16: save it as UTF-8 (in spreadsheets: CSV UTF-8)"));
         }
-        // As some spreadsheets for the Macintosh write tables.
+        // Some spreadsheets for the Macintosh end lines so.
         if beginning.contains(&b'\r') && !beginning.contains(&b'\n') {
             lines.end = b'\r';
         }
@@ -130,7 +130,7 @@ impl Lines {
         self.offset += bytes.len() as u64;
     }
 
-    /// Reads on to where an import before has ended.
+    /// Reads on to where an earlier import has ended.
     pub fn skip_to(&mut self, offset: u64, number: u64) -> Result<(), Failure> {
         let failed = unreadable;
         let mut last = self.end;
@@ -294,7 +294,7 @@ pub fn header(lines: &mut Lines, said: Option<u8>) -> Result<Header, Failure> {
     let whole = |names: &[String]| missing(names).is_none();
     let mut found = (candidates[0], names_of_first);
     for (delimiter, names) in candidates.iter().skip(1).zip(read) {
-        // Where none gives all columns, the one that gives most is meant: a hint names them.
+        // If none gives all columns, the one that gives most is reported.
         let better = |names: &[String]| whole(names) || names.len() > found.1.len();
         if !whole(&found.1) && names.as_ref().is_ok_and(|names| better(names)) {
             found = (*delimiter, names?);

@@ -1,6 +1,6 @@
-//! What lists and counters are made of, brought to another log: decisions, responses,
-//! displays, deliveries that have ended with their attempts, rejects. Each names the
-//! journal record behind it by the place that this has there.
+//! Copies the history to another log: decisions, responses, displays, ended deliveries with
+//! their attempts, rejects. Each names its journal record by the position that this has
+//! there.
 
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -14,8 +14,8 @@ use askwhen_log::{Log, NewRecord, Record, TopicPartition};
 use askwhen_wire::topic::Topic;
 use askwhen_wire::topics::{AttemptEnd, DeliveryRecord, SOURCE_HEADER, Source};
 
-/// In this order: what has ended is known before it is brought over, and what came of
-/// a user's records before their erasure is found by it.
+/// In this order, because the end of a delivery has to be known before it is copied, and an
+/// erasure finds what came before it.
 const TOPICS: [Topic; 7] = [
     Topic::Deliveries,
     Topic::Attempts,
@@ -26,45 +26,45 @@ const TOPICS: [Topic; 7] = [
     Topic::Rejects,
 ];
 
-/// Records of each topic, by its name.
+/// By topic name, the records that are copied.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HistoryReport {
     pub brought: BTreeMap<String, u64>,
-    /// Those that are there and stay behind: of users erased since, and about deliveries
-    /// of which not enough is known any more.
+    /// Records that are not copied: of erased users, and about deliveries that are not
+    /// known any more.
     pub left: BTreeMap<String, u64>,
-    /// Those that retention has taken before: lists and counters go back no further.
+    /// Records that retention has removed: lists and counters do not go back further.
     pub trimmed: BTreeMap<String, u64>,
 }
 
 /// The history of an old log.
 pub struct History<'a> {
     pub log: &'a Log,
-    /// Partitions of the old log, and of the new one.
+    /// Partitions of the old log and of the new one.
     pub old: u32,
     pub new: u32,
-    /// Where the journal's records are now; `None` while nothing is brought anywhere.
+    /// Positions of the journal's records in the new log; `None` while nothing is written.
     pub places: Option<&'a JournalPlaces>,
-    /// Deliveries that have not ended, by [`hash`]; they are brought over as such.
+    /// Deliveries that have not ended, by [`hash`]; they are copied elsewhere.
     pub waiting: HashSet<u128>,
 }
 
-/// What a partition's topics say of each other.
+/// What the topics of a partition say about each other's records.
 #[derive(Default)]
 struct PartitionFacts {
     /// Deliveries that have ended, by [`hash`].
     ended: HashSet<u128>,
-    /// Those whose attempts are brought over: they are known there.
+    /// Deliveries whose record is copied, so that their attempts are copied, too.
     known: HashSet<u128>,
     /// The latest erasure of each user.
     erased: HashMap<UserKey, RecordPosition>,
 }
 
-/// What becomes of a record.
+/// What happens to a record.
 enum Fate {
     GoesOver,
-    /// As what waits, or as an endpoint.
+    /// It is copied elsewhere, as a delivery that waits or as an endpoint.
     GoesOtherwise,
     Stays,
 }
@@ -86,8 +86,8 @@ struct DeliveryName {
     delivery_id: String,
 }
 
-/// Whose record of `decisions` or `responses` it is: the members stand at the top, or
-/// in `data`.
+/// The user of a record of `decisions` or `responses`: the members are at the top, or in
+/// `data`.
 #[derive(Deserialize)]
 struct Owner {
     #[serde(default)]
@@ -98,7 +98,7 @@ struct Owner {
     data: Option<Box<Owner>>,
 }
 
-/// A delivery's id, as sets of many keep it.
+/// A hash of a delivery's id, for large sets.
 pub fn hash(delivery_id: &str) -> u128 {
     id::event_hash("", "", delivery_id)
 }
@@ -112,11 +112,11 @@ fn source_of(record: &Record) -> Option<RecordPosition> {
 }
 
 impl History<'_> {
-    /// Hands every record that goes over to `append`, with the time at which it was
-    /// taken; each partition's in their order.
+    /// Passes every record that is copied to `append`, with its append time, those of a
+    /// partition in order.
     ///
     /// # Errors
-    /// When the log cannot be read, and what `append` says.
+    /// When the log cannot be read, and errors of `append`.
     pub fn bring(
         &self,
         mut append: impl FnMut(TopicPartition, NewRecord, Millis) -> Result<(), Error>,
@@ -164,8 +164,7 @@ impl History<'_> {
         (0..self.old).flat_map(|partition| TOPICS.map(|topic| TopicPartition { topic, partition }))
     }
 
-    /// Deliveries of a partition whose end is on record: those of which it is not would
-    /// be sent again.
+    /// The deliveries of a partition whose end is on record; others would be sent again.
     fn ended(&self, partition: u32) -> Result<HashSet<u128>, Error> {
         let mut ended = HashSet::new();
         for topic in [Topic::Attempts, Topic::Dead] {
@@ -183,7 +182,7 @@ impl History<'_> {
         Ok(ended)
     }
 
-    /// What becomes of a record: it goes over where it means there what it means here.
+    /// What happens to a record: it is copied if it means the same in the new log.
     fn fate(&self, at: TopicPartition, record: &Record, facts: &mut PartitionFacts) -> Fate {
         let source = source_of(record);
         let to = self.partition_of(at, record);
@@ -204,10 +203,11 @@ impl History<'_> {
                     if let Some(at) = source {
                         facts.erased.insert(UserKey { project, user_id }, at);
                     }
-                    // Of one whose record the journal does not keep nothing is left to hide.
+                    // An erasure whose record the journal does not keep any more has
+                    // nothing left to remove.
                     source.is_some_and(|source| self.place(source, to).is_some())
                 }
-                // Every new partition is told of the endpoints anew.
+                // The endpoints are written again to every new partition.
                 Some(DeliveryRecord::Endpoint { .. } | DeliveryRecord::Health { .. }) => return Fate::GoesOtherwise,
                 None => false,
             },
@@ -216,7 +216,7 @@ impl History<'_> {
                 value::<DeadDelivery>(record).is_some_and(|dead| self.is_known(&dead.delivery.delivery_id, facts))
             }
             Topic::Decisions | Topic::Responses => match source {
-                // The erasure is found by its place, which this one has not.
+                // Erasures are compared by position, and this record has none in the new log.
                 Some(source) if self.place(source, to).is_none() => !is_erased(record, source, facts),
                 source => source.is_some(),
             },
@@ -230,14 +230,15 @@ impl History<'_> {
         facts.known.contains(&delivery) || self.waiting.contains(&delivery)
     }
 
-    /// Where a journal record stands in partition `to` of the other log; `None` when it was
-    /// trimmed. What partitions told each other does not go over: a decision on a request
-    /// that waited for a grant of a quota comes from such a record. It is behind all that
-    /// went there before, and so on the same side of an erasure of its user as it was.
+    /// The position of a journal record in partition `to` of the new log; `None` when it
+    /// was trimmed. Messages between partitions are not copied, and a decision on a request
+    /// that waited for a grant comes from one: it gets the position of the last record
+    /// before it that was copied there, so that it stays on the same side of an erasure of
+    /// its user.
     fn place(&self, position: RecordPosition, to: u32) -> Option<Source> {
         match self.places {
             Some(places) => places.get_at_or_before(position, to),
-            // While it is only counted: all that the journal keeps.
+            // While records are only counted: everything that the journal keeps.
             None => {
                 let at = TopicPartition { topic: Topic::Events, partition: position.partition };
                 let is_kept = self.log.bounds(at).is_ok_and(|bounds| position.offset >= bounds.start);
@@ -253,8 +254,8 @@ impl History<'_> {
         }
     }
 
-    /// The record as it stands in the other log. What comes of a record that the journal
-    /// does not keep any more comes before all that it keeps.
+    /// The record for the new log. Outputs of records that the journal does not keep any
+    /// more come before all that it keeps.
     fn moved(&self, record: &Record, to: u32) -> NewRecord {
         let headers = record.headers.iter().filter(|(name, _)| name != SOURCE_HEADER.as_bytes());
         let new =

@@ -1,5 +1,5 @@
-//! Where the records of the old journal stand in the new one, in files: a journal may
-//! have more of them than there is memory for.
+//! The positions of the old journal's records in the new one, in files, because a journal
+//! may have more records than fit in memory.
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
@@ -11,7 +11,7 @@ use askwhen_wire::topics::Source;
 
 /// Partition, checksum, offset, each little-endian.
 const ENTRY_BYTES: usize = 16;
-/// Of a record that the new journal has not.
+/// Marks a record that was not copied.
 const NOWHERE: u32 = u32::MAX;
 
 /// Written in the order of each old partition, then read.
@@ -20,8 +20,8 @@ pub struct JournalPlaces(Vec<PartitionPlaces>);
 struct PartitionPlaces {
     first: u64,
     next: u64,
-    /// Its name is taken away as soon as it is open: whatever ends the export, nothing
-    /// of it is left.
+    /// The file is unlinked as soon as it is open, so that nothing is left however the
+    /// export ends.
     file: BufWriter<File>,
 }
 
@@ -29,7 +29,7 @@ impl JournalPlaces {
     /// For partitions that begin at these offsets.
     ///
     /// # Errors
-    /// When the files cannot be made in `dir`.
+    /// When the files cannot be created in `dir`.
     pub fn new(dir: &Path, firsts: &[u64]) -> std::io::Result<JournalPlaces> {
         let part = |first: &u64| {
             let path = dir.join(format!("places-{}", uuid::Uuid::now_v7().simple()));
@@ -40,7 +40,7 @@ impl JournalPlaces {
         firsts.iter().map(part).collect::<std::io::Result<_>>().map(JournalPlaces)
     }
 
-    /// Notes where a record went; each partition's in their order.
+    /// Notes the position of a record; those of a partition in order.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -60,8 +60,8 @@ impl JournalPlaces {
         self.0.iter_mut().try_for_each(|part| part.file.flush())
     }
 
-    /// Where a record of the old journal stands in partition `to`; of one that did not go
-    /// over, where the last record before it stands that went there. `None` when none did.
+    /// The position of an old record in partition `to`; for one that was not copied, that
+    /// of the last one before it that was copied there. `None` when there is none.
     pub fn get_at_or_before(&self, from: RecordPosition, to: u32) -> Option<Source> {
         let part = self.0.get(from.partition as usize)?;
         if from.offset >= part.next {

@@ -1,4 +1,4 @@
-//! Records on their way from one log to the other.
+//! Records that are being copied from one log to another.
 
 use askwhen_domain::time::Millis;
 use askwhen_log::kafka::Founding;
@@ -10,13 +10,13 @@ use crate::replay::Error;
 const READ_BYTES: usize = 1 << 20;
 const APPEND_BYTES: usize = 256 << 10;
 
-/// A record, and when it was taken elsewhere.
+/// A record, with its append time in the old log.
 pub type TimedRecord = (NewRecord, Option<Millis>);
 
-/// Records on their way, by partition.
+/// Records to be appended, by partition.
 pub struct Batches {
     topic: Topic,
-    /// Bytes, and what they are of.
+    /// By partition, the bytes and the records.
     parts: Vec<(usize, Vec<TimedRecord>)>,
 }
 
@@ -46,11 +46,11 @@ impl Batches {
     }
 }
 
-/// The partitions of the journal read side by side, the earliest record first.
+/// Reads the partitions of the journal side by side, the earliest record first.
 pub struct JournalMerge<'a> {
     log: &'a Embedded,
     parts: Vec<Cursor>,
-    /// Records that there are.
+    /// Records in total.
     pub all: u64,
 }
 
