@@ -1,5 +1,5 @@
 /** Charts as SVG. Each has a table with the same numbers. */
-import { useId } from 'preact/hooks';
+import { useEffect, useId, useRef, useState } from 'preact/hooks';
 import { number, percent } from './format';
 
 export interface Point {
@@ -46,37 +46,53 @@ export function Bars({ title, points, of, unit = 'Count' }: { title: string; poi
   );
 }
 
-const WIDTH = 640;
 const HEIGHT = 180;
-const LEFT = 44;
 const BOTTOM = 22;
+/** Widths of a digit and of a label below a column, in pixels. */
+const DIGIT = 7;
+const LABEL = 64;
 /** A few columns do not fill the chart. */
 const WIDEST = 56;
+
+/** How wide an element is now, so that what is drawn in it keeps the size of its letters. */
+function useWidth() {
+  const frame = useRef<SVGSVGElement>(null);
+  const [width, setWidth] = useState(640);
+  useEffect(() => {
+    const observer = new ResizeObserver(([entry]) => setWidth(Math.max(160, Math.round(entry!.contentRect.width))));
+    observer.observe(frame.current!);
+    return () => observer.disconnect();
+  }, []);
+  return [width, frame] as const;
+}
 
 /** Columns over time, one colour. */
 export function Series({ title, points, unit = 'Count' }: { title: string; points: Point[]; unit?: string }) {
   const label = useId();
+  const [width, frame] = useWidth();
   const most = Math.max(1, ...points.map((point) => point.value));
-  const step = (WIDTH - LEFT) / Math.max(1, points.length);
+  const marks = [0, most / 2, most].map((value) => ({ value, text: number(Math.round(value * 10) / 10) }));
+  const left = 10 + DIGIT * Math.max(...marks.map(({ text }) => text.length));
+  const step = (width - left) / Math.max(1, points.length);
   const y = (value: number) => (HEIGHT - BOTTOM) * (1 - value / most) + 6;
   const wide = Math.min(step * 0.76, WIDEST);
-  const every = Math.ceil(points.length / 8);
+  const every = Math.max(1, Math.ceil(LABEL / step));
   return (
     <figure class="chart">
       <figcaption id={label}>{title}</figcaption>
-      <svg class="series" viewBox={`0 0 ${WIDTH} ${HEIGHT + 6}`} role="img" aria-labelledby={label}>
-        {[0, most / 2, most].map((value) => (
+      <svg ref={frame} class="series" viewBox={`0 0 ${width} ${HEIGHT + 6}`} role="img" aria-labelledby={label}>
+        {marks.map(({ value, text }) => (
           <g key={value}>
-            <line class="grid" x1={LEFT} x2={WIDTH} y1={y(value)} y2={y(value)} />
-            <text class="axis" x={LEFT - 6} y={y(value) + 4} text-anchor="end">{number(Math.round(value * 10) / 10)}</text>
+            <line class="grid" x1={left} x2={width} y1={y(value)} y2={y(value)} />
+            <text class="axis" x={left - 6} y={y(value) + 4} text-anchor="end">{text}</text>
           </g>
         ))}
         {points.map((point, i) => (
           <g key={point.label}>
-            <rect class="fill" x={LEFT + (i + 0.5) * step - wide / 2} width={wide} y={y(point.value)} height={y(0) - y(point.value)}>
+            <rect class="fill" x={left + (i + 0.5) * step - wide / 2} width={wide} y={y(point.value)} height={y(0) - y(point.value)}>
               <title>{`${point.label}: ${number(point.value)}`}</title>
             </rect>
-            {i % every === 0 && <text class="axis" x={LEFT + i * step + step / 2} y={HEIGHT + 4} text-anchor="middle">{point.label.replace(/^\d{4}-/, '')}</text>}
+            {i % every === 0 && <text class="axis" x={left + i * step + step / 2} y={HEIGHT + 4} text-anchor="middle">{point.label.replace(/^\d{4}-/, '')}</text>}
           </g>
         ))}
       </svg>

@@ -25,6 +25,11 @@ export function ago(at: string | number, now = Date.now()): string {
 /** In the clock of the reader. */
 export const clock = (at: string | number): string => absolute.format(new Date(at));
 
+const UNITS_MS: Record<string, number> = { d: DAY, h: HOUR, m: MINUTE, s: 1000, ms: 1 };
+/** Milliseconds of a duration as the server writes it: `1h30m`. */
+export const durationMs = (text: string): number =>
+  [...text.matchAll(/(\d+)(ms|[dhms])/g)].reduce((total, [, count, unit]) => total + Number(count) * UNITS_MS[unit!]!, 0);
+
 /** `850 ms`, `12.4 s`, `3 min`, `2 h`. */
 export function span(ms: number | null | undefined): string {
   if (ms == null) return '–';

@@ -16,7 +16,7 @@ const ICONS = {
   up: 'M12 19V5M6 11l6-6 6 6',
   down: 'M12 5v14M6 13l6 6 6-6',
   grip: 'M9 6h.01M15 6h.01M9 12h.01M15 12h.01M9 18h.01M15 18h.01',
-  auto: 'M12 3a9 9 0 100 18V3z',
+  auto: 'M12 3a9 9 0 100 18 9 9 0 000-18zM12 3v18M15 4v16M18 6v12',
   light: 'M12 8a4 4 0 100 8 4 4 0 000-8zM12 2v2M12 20v2M2 12h2M20 12h2M5 5l1.4 1.4M17.6 17.6L19 19M5 19l1.4-1.4M17.6 6.4L19 5',
   dark: 'M20 14.5A8.5 8.5 0 119.5 4a7 7 0 0010.5 10.5z',
 };
@@ -100,9 +100,11 @@ export function Trouble({ error, retry }: { error: ApiError; retry?: (() => void
     : error.code === 'no_console' ? 'This server keeps no lists'
     : error.status === 422 ? 'The server refused this'
     : 'That did not work';
+  // A message that stands alone elsewhere begins with what the title says.
+  const detail = error.message.startsWith(title + '. ') ? error.message.slice(title.length + 2) : error.message;
   return (
     <Notice tone="bad" title={title}>
-      {error.faults.length > 1 ? <ul>{error.faults.map((fault) => <li key={fault.pointer + fault.detail} dir="auto">{fault.detail} <code>{fault.pointer.slice(1)}</code></li>)}</ul> : <p dir="auto">{error.message}</p>}
+      {error.faults.length > 1 ? <ul>{error.faults.map((fault) => <li key={fault.pointer + fault.detail} dir="auto">{fault.detail} <code>{fault.pointer.slice(1)}</code></li>)}</ul> : <p dir="auto">{detail}</p>}
       {error.code === 'no_console' && <p>Lists live where the role <code>console</code> runs.</p>}
       {error.requestId && <p class="quiet">Request <code>{error.requestId}</code></p>}
       {retry && <Button onClick={retry}>Try again</Button>}
@@ -145,6 +147,7 @@ const TONES: Record<string, string> = {
   test: 'info', shadow: 'info', running: 'info', pending: 'info', queued: 'info', resent: 'info',
   paused: 'warn', waiting: 'warn', degraded: 'warn', half_open: 'warn',
   dead: 'bad', open: 'bad', failed: 'bad', disabled: 'bad',
+  bad_status: 'bad', timeout: 'bad', connect_failed: 'bad', tls_failed: 'bad', broken_response: 'bad', blocked_target: 'bad', proxy_failed: 'bad',
 };
 export const Badge = ({ name }: { name: string }) => <span class={`badge ${TONES[name] ?? ''}`}>{words(name)}</span>;
 

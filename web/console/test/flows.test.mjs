@@ -38,6 +38,25 @@ test('every page by the navigation, with its heading', async () => {
   await page.context().close();
 });
 
+test('home: what is broken before what is only odd, and what could not be asked is no good news', async () => {
+  const page = await signedIn(server);
+  await visit(server, page, '/');
+  const tones = await page.locator('.urgent li').evaluateAll((all) => all.map((one) => one.className));
+  assert.deepEqual(tones, [...tones].sort(), tones.join());
+  await page.getByText('No snapshot has covered all stores for 3 h.').waitFor();
+  fill(server, { bad: false });
+  await visit(server, page, '/');
+  await page.getByText('Nothing needs you.').waitFor();
+  for (const [path, what] of Object.entries({ '/v1/deliveries/causes': 'failed deliveries', '/v1/config': 'its configuration', '/v1/surveys/nps/stats': 'the numbers of some surveys' })) {
+    server.fault = (_, asked) => (asked === path ? { status: 503, body: { status: 503, code: 'overloaded' } } : null);
+    await visit(server, page, '/');
+    await page.getByText(`The server did not say: ${what}.`).waitFor();
+    assert.equal(await page.getByText('Nothing needs you.').count(), 0);
+  }
+  server.fault = null;
+  await page.context().close();
+});
+
 test('sessions: a deep link survives signing in, a link works once, and a key that goes ends it', async () => {
   const page = await fresh(server);
   await page.goto(server.console + '/deliveries?status=dead');

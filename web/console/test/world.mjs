@@ -52,7 +52,7 @@ const metrics = (bad) => [
   ...Array.from({ length: 8 }, (_, n) => `askwhen_engine_lag_records{partition="${n}"} ${bad && n === 3 ? 812 : 0}\naskwhen_engine_lag_seconds{partition="${n}"} ${bad && n === 3 ? 42 : 0}`),
   `askwhen_disk_free_bytes ${bad ? 5e8 : 4e10}`, 'askwhen_memory_bytes{part="stores"} 8653710', 'askwhen_delivery_waiting{class="retry"} 12', 'askwhen_delivery_inflight 2',
   ...['events', 'decisions', 'responses', 'deliveries'].map((topic, i) => `askwhen_log_bytes{topic="${topic}"} ${(i + 1) * 1_422_000}`),
-  'askwhen_store_snapshot_seconds_count 14', `askwhen_store_snapshot_failures_total ${bad ? 1 : 0}`, `askwhen_engine_rejects_total{kind="invalid_json"} ${bad ? 3 : 0}`, '',
+  `askwhen_store_snapshot_age_seconds ${bad ? 9000 : 240}`, 'askwhen_store_snapshot_seconds_count 14', `askwhen_store_snapshot_failures_total ${bad ? 1 : 0}`, `askwhen_engine_rejects_total{kind="invalid_json"} ${bad ? 3 : 0}`, '',
 ].join('\n');
 
 function person() {
@@ -91,7 +91,7 @@ const RESULTS = {
 
 const CONFIG = {
   roles: ['bridge', 'engine', 'delivery', 'console'], data_dir: '/var/lib/askwhen', log: { kind: 'embedded' },
-  http: { listen: '0.0.0.0:8080', base_path: '', cors_origins: ['https://shop.example'] }, retention: { events: '30d', responses: '365d' },
+  snapshots: { every: '10m' }, http: { listen: '0.0.0.0:8080', base_path: '', cors_origins: ['https://shop.example'] }, retention: { events: '30d', responses: '365d' },
   projects: [{ name: 'default', identity_secret: '(set)' }],
 };
 

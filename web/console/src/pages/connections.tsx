@@ -9,6 +9,9 @@ import { Await, Button, Choice, Code, Notice, Page, Section, Time, Trouble, useA
 
 const origin = location.origin + base;
 const WAITING_MS = 2000;
+/** Kinds of triggers that a backend reports, and those that an app does. */
+const EVENTS = ['backend', 'custom'];
+const PLACES = ['frontend'];
 
 function snippets(key: string): Record<string, string> {
   return {
@@ -85,7 +88,7 @@ function First({ of, triggers, kinds, nothing }: { of: string; triggers: Trigger
 export function Connections() {
   const triggers = useLoaded('connections', (signal) => all<Trigger>('/v1/triggers', 'triggers', 2000, signal), ['triggers', 'definitions']);
   // Somebody who waits for a first event looks at this page; a new name is in the list within a second.
-  const waits = !['backend', 'frontend'].every((kind) => triggers.data?.some((trigger) => trigger.kind === kind && trigger.first_seen_at));
+  const waits = ![EVENTS, PLACES].every((kinds) => triggers.data?.some((trigger) => kinds.includes(trigger.kind) && trigger.first_seen_at));
   useInterval(waits ? WAITING_MS : null, triggers.reload);
   const [language, setLanguage] = useState('curl');
   const [serverKey, setServerKey] = useState('');
@@ -95,20 +98,25 @@ export function Connections() {
       <Section title="Backend trigger">
         <h3>URL</h3>
         <Code text={`${origin}/v1/events`} label="URL" />
+        <details class="twin">
+          <summary>URLs for code that was written for Blitzllama or Reward</summary>
+          <Code text={`${origin}/api/v1/connections/backend/event`} label="URL for Blitzllama's body" />
+          <Code text={`${origin}/v1/triggers/TRIGGER/users/USER/events`} label="URL for Reward's body" />
+          <p class="hint">They take the same key, as <code>x-api-key</code> or <code>authorization: Bearer</code>.</p>
+        </details>
         <Keys kind="server" made={serverKey} onMade={setServerKey} />
-        <Choice label="Language" value={language} options={[['curl', 'curl'], ['Node', 'Node'], ['Python', 'Python']]} onValue={setLanguage} />
+        <div class="narrow"><Choice label="Language" value={language} options={[['curl', 'curl'], ['Node', 'Node'], ['Python', 'Python']]} onValue={setLanguage} /></div>
         <Code text={snippets(serverKey || 'YOUR_SERVER_KEY')[language]!} label={`${language} snippet`} />
         <Await of={triggers} what="Listening">
-          {(list) => <First of="event" triggers={list} kinds={['backend']} nothing="Run the snippet. The event appears here as soon as it arrives." />}
+          {(list) => <First of="event" triggers={list} kinds={EVENTS} nothing="Run the snippet. The event appears here as soon as it arrives." />}
         </Await>
-        <p class="quiet">Bodies of Blitzllama and Reward are taken, too: <code>{base}/api/v1/connections/backend/event</code> and <code>{base}/v1/triggers/TRIGGER/users/USER/events</code>.</p>
       </Section>
       <Section title="Widget">
         <p>These lines show surveys on a page. A key of kind client may stand in public.</p>
         <Keys kind="client" made={clientKey} onMade={setClientKey} />
         <Code text={widget(clientKey || 'YOUR_CLIENT_KEY')} label="widget snippet" />
         <Await of={triggers} what="Listening">
-          {(list) => <First of="trigger" triggers={list} kinds={['frontend']} nothing="Open the page with the snippet. The trigger appears here as soon as it is reported." />}
+          {(list) => <First of="trigger" triggers={list} kinds={PLACES} nothing="Open the page with the snippet. The trigger appears here as soon as it is reported." />}
         </Await>
       </Section>
       <Section title="Kafka">

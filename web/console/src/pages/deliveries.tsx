@@ -1,10 +1,10 @@
 /** Every message to an endpoint: found by filters that stand in the address, looked at, sent again. */
 import { useEffect, useState } from 'preact/hooks';
 import { all, call, query as queryOf, route } from '../api';
-import { number } from '../format';
+import { number, words } from '../format';
 import { useGet, useLoaded } from '../live';
 import { usePaged } from '../paged';
-import { setQuery } from '../route';
+import { href, setQuery } from '../route';
 import { useCanChange } from '../session';
 import { Table, type Column } from '../table';
 import type { Delivery, Endpoint, SurveyDefinition } from '../types';
@@ -55,8 +55,8 @@ export function Deliveries({ query }: { query: URLSearchParams }) {
   const open = (id: string) => setQuery({ delivery: id });
 
   const columns: Column<Delivery>[] = [
-    { name: 'Delivery', value: (row) => row.delivery_id, show: (row) => <button type="button" class="link mono" onClick={() => open(row.delivery_id)}>{row.delivery_id.slice(0, 14)}…</button> },
-    { name: 'Status', value: (row) => row.status, show: (row) => <><Badge name={row.status} /> {row.reason && <span class="quiet long">{row.reason}</span>}</> },
+    { name: 'Delivery', value: (row) => row.delivery_id, show: (row) => <button type="button" class="link mono nowrap" onClick={() => open(row.delivery_id)}>{row.delivery_id.slice(0, 14)}…</button> },
+    { name: 'Status', value: (row) => row.status, show: (row) => <><Badge name={row.status} /> {row.reason && <span class="quiet long">{words(row.reason)}</span>}</> },
     { name: 'Endpoint', value: (row) => row.endpoint_id },
     { name: 'Type', value: (row) => row.type },
     { name: 'Survey', value: (row) => row.survey_id },
@@ -90,7 +90,7 @@ export function Deliveries({ query }: { query: URLSearchParams }) {
             more={list.hasMore && <p class="more"><Button onClick={list.more} busy={list.loadingMore}>Show more</Button></p>} />
         : Object.keys(filter).length
           ? <Empty title="No delivery matches."><p>Take a filter away, or look at a longer time.</p></Empty>
-          : <Empty title="Nothing has been delivered yet."><p>When a user answers a survey, each endpoint that wants to know is sent a message, and it appears here. Define an endpoint first, and try it with its <em>Test</em> button.</p></Empty>)}
+          : <Empty title="Nothing has been delivered yet."><p>When a user answers a survey, each endpoint that wants to know is sent a message, and it appears here. Say where answers go under <a href={href('/endpoints')}>Endpoints</a>, and try it with <em>Test</em>.</p></Empty>)}
       {chosen && <Preview key={chosen} id={chosen} onClose={() => setQuery({ delivery: '' })} onOpen={open} />}
       {bulk && <BulkResend filter={filter} about={Object.keys(filter).length ? 'all deliveries that match the filters' : 'all deliveries'} onClose={() => setBulk(false)} />}
     </Page>

@@ -1,7 +1,7 @@
 /** One delivery beside the list: what was sent, how each attempt went, and sending it again. */
 import { useState } from 'preact/hooks';
 import { base, parseJson, route } from '../api';
-import { shellQuote, short, span } from '../format';
+import { shellQuote, short, span, words } from '../format';
 import { useGet } from '../live';
 import { href } from '../route';
 import { useCanChange } from '../session';
@@ -75,7 +75,7 @@ export function Preview({ id, onClose, onOpen }: { id: string; onClose: () => vo
             <Facts of={[
               ['Delivery', <code>{delivery.delivery_id}</code>],
               ['Message ID', <code>{delivery.message_id}</code>],
-              ['Status', <><Badge name={delivery.status} /> {delivery.reason}</>],
+              ['Status', <><Badge name={delivery.status} /> {delivery.reason && words(delivery.reason)}</>],
               ['Endpoint', <a href={href('/endpoints/' + encodeURIComponent(delivery.endpoint_id))}>{delivery.endpoint_id}</a>],
               ['Type', delivery.type],
               ...(delivery.survey_id ? [['Survey', <a href={href('/surveys/' + encodeURIComponent(delivery.survey_id))}>{delivery.survey_id}</a>] as [string, preact.ComponentChild]] : []),

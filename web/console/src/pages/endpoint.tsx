@@ -2,7 +2,7 @@
 import { useState } from 'preact/hooks';
 import { all, call, query as queryOf, route } from '../api';
 import { Bars, Series } from '../charts';
-import { count, number, since, span, words } from '../format';
+import { count, number, since, words } from '../format';
 import { SLOW_MS, useLoaded } from '../live';
 import { go, href } from '../route';
 import { useCanChange } from '../session';
@@ -166,7 +166,7 @@ function Last({ id }: { id: string }) {
               <Series title="Messages per hour (UTC)" points={hours} unit="Messages" />
               <div>
                 <Bars title="How they stand" points={statuses} of={rows.length} unit="Messages" />
-                <p class="quiet">{number(tries)} attempts for {number(rows.length)} messages{rows.length >= 2000 ? ', the newest 2,000' : ''}. Period: {span(HOURS * HOUR_MS)}.</p>
+                <p class="quiet">{number(tries)} attempts for {number(rows.length)} messages{rows.length >= 2000 ? ', the newest 2,000' : ''}.</p>
               </div>
             </div>
           );

@@ -10,7 +10,7 @@ import { Table, type Column } from '../table';
 import { Await, Badge, Button, Choice, Empty, Page, Time } from '../ui';
 import { BulkResend } from './jobs';
 
-export const PERIODS: [string, string][] = [['1h', 'the last hour'], ['24h', 'the last 24 hours'], ['7d', 'the last 7 days'], ['30d', 'the last 30 days'], ['all', 'as far back as is known']];
+export const PERIODS: [string, string][] = [['1h', 'the last hour'], ['24h', 'the last 24 hours'], ['7d', 'the last 7 days'], ['30d', 'the last 30 days'], ['all', 'all time']];
 
 const outcomeOf = (cause: Cause): string => cause.outcome ?? 'not_sent';
 

@@ -1,7 +1,7 @@
 /** What needs action first; then how the last day went. */
 import { all, call, query as queryOf, route } from '../api';
 import { Bars } from '../charts';
-import { bytes, count, number, percent, since, span, words } from '../format';
+import { bytes, count, durationMs, number, percent, since, span, words } from '../format';
 import { SLOW_MS, useInterval, useLoaded } from '../live';
 import { has, metrics, most, sum, type Sample } from '../metrics';
 import { href } from '../route';
@@ -11,7 +11,9 @@ import { Await, Empty, Notice, Page, Section } from '../ui';
 
 const LAG_MS = 5000;
 const DISK_LOW = 2 ** 30;
-const SNAPSHOT_OLD_S = 3600;
+/** So many snapshots may be missing. */
+const SNAPSHOTS_MISSED = 6;
+const SNAPSHOT_EVERY = '10m';
 const REFRESH_MS = 15_000;
 /** Surveys whose numbers are added up. */
 const MOST_SURVEYS = 60;
@@ -29,7 +31,11 @@ interface Overview {
   causes: Cause[];
   samples: Sample[];
   ready: { ready: boolean; reasons: unknown[] } | null;
+  /** How often snapshots are taken. */
+  every: string;
   stats: Stats;
+  /** What the server did not say, in words. */
+  unread: string[];
 }
 
 const NONE: Stats = { considered: 0, offered: 0, displayed: 0, dismissed: 0, answered: 0, completed: 0, not_offered: {} };
@@ -45,25 +51,33 @@ function add(a: Stats, b: Stats): Stats {
 
 async function overview(signal: AbortSignal): Promise<Overview> {
   const day = since('24h');
-  const [endpoints, surveys, causes, samples, ready] = await Promise.all([
+  const unread: string[] = [];
+  /** The page has much else to say, so what is missing becomes a part of it. */
+  const without = <T,>(what: string, nothing: T) => (error: unknown): T => {
+    if (signal.aborted) throw error;
+    if (!unread.includes(what)) unread.push(what);
+    return nothing;
+  };
+  const [endpoints, surveys, causes, samples, ready, every] = await Promise.all([
     all<Endpoint>('/v1/endpoints', 'endpoints', 1000, signal),
     all<SurveyDefinition>('/v1/surveys', 'surveys', 1000, signal),
-    call<{ causes: Cause[] }>('GET', '/v1/deliveries/causes' + queryOf({ since: day }), { signal }).then(({ data }) => data.causes, () => []),
-    metrics(signal).catch(() => []),
-    call<{ ready: boolean; reasons: unknown[] }>('GET', '/readyz?verbose', { signal }).then(({ data }) => data, () => null),
+    call<{ causes: Cause[] }>('GET', '/v1/deliveries/causes' + queryOf({ since: day }), { signal }).then(({ data }) => data.causes, without('failed deliveries', [])),
+    metrics(signal).catch(without('its metrics', [])),
+    call<{ ready: boolean; reasons: unknown[] }>('GET', '/readyz?verbose', { signal }).then(({ data }) => data, without('whether it is ready', null)),
+    call<{ snapshots?: { every?: string } }>('GET', '/v1/config', { signal }).then(({ data }) => data.snapshots?.every ?? SNAPSHOT_EVERY, without('its configuration', SNAPSHOT_EVERY)),
   ]);
   const living = surveys.filter((survey) => !['draft', 'archived'].includes(survey.status)).slice(0, MOST_SURVEYS);
-  const stats = await Promise.all(living.map((survey) => call<Stats>('GET', route`/v1/surveys/${survey.survey_id}/stats` + queryOf({ since: day }), { signal }).then(({ data }) => data, () => NONE)));
-  return { endpoints, surveys, causes, samples, ready, stats: stats.reduce(add, NONE) };
+  const stats = await Promise.all(living.map((survey) => call<Stats>('GET', route`/v1/surveys/${survey.survey_id}/stats` + queryOf({ since: day }), { signal }).then(({ data }) => data, without('the numbers of some surveys', NONE))));
+  return { endpoints, surveys, causes, samples, ready, every, unread, stats: stats.reduce(add, NONE) };
 }
 
-export function urgent({ endpoints, causes, samples, ready }: Overview): Urgent[] {
+export function urgent({ endpoints, causes, samples, ready, every, unread }: Overview): Urgent[] {
   const found: Urgent[] = [];
   for (const endpoint of endpoints) {
     const to = '/endpoints/' + encodeURIComponent(endpoint.endpoint_id);
     const why = endpoint.state_reason ? ` (${words(endpoint.state_reason)})` : '';
     if (endpoint.enabled && endpoint.state === 'disabled') found.push({ tone: 'bad', title: `Endpoint ${endpoint.endpoint_id} was disabled${why}: nothing reaches it.`, to, link: 'Mend it' });
-    else if (endpoint.enabled && endpoint.state === 'open') found.push({ tone: 'bad', title: `Endpoint ${endpoint.endpoint_id} fails${why}: messages wait.`, to, link: 'Look' });
+    else if (endpoint.enabled && endpoint.state === 'open') found.push({ tone: 'bad', title: `Endpoint ${endpoint.endpoint_id} takes nothing${why}: messages wait.`, to, link: 'Look' });
   }
   const failed = causes.reduce((total, cause) => total + cause.count, 0);
   if (failed) found.push({ tone: 'warn', title: `${count(failed, 'delivery', 'deliveries')} failed in the last 24 hours, for ${count(causes.length, 'cause')}.`, to: '/failures?period=24h', link: 'Failures' });
@@ -73,11 +87,12 @@ export function urgent({ endpoints, causes, samples, ready }: Overview): Urgent[
   const rejects = sum(samples, 'engine_rejects_total');
   if (rejects) found.push({ tone: 'warn', title: `${count(rejects, 'record')} could not be read since the server started; topic rejects has them.`, to: '/system', link: 'System' });
   if (has(samples, 'disk_free_bytes') && sum(samples, 'disk_free_bytes') < DISK_LOW) found.push({ tone: 'bad', title: `Only ${bytes(sum(samples, 'disk_free_bytes'))} of disk are free.`, to: '/system', link: 'System' });
-  const age = most(samples, 'store_snapshot_age_seconds');
-  if (age > SNAPSHOT_OLD_S) found.push({ tone: 'warn', title: `The newest snapshot is ${span(age * 1000)} old.`, to: '/system', link: 'Snapshots' });
+  const age = most(samples, 'store_snapshot_age_seconds') * 1000;
+  if (age > SNAPSHOTS_MISSED * durationMs(every)) found.push({ tone: 'bad', title: `No snapshot has covered all stores for ${span(age)}.`, to: '/system', link: 'Snapshots' });
   if (sum(samples, 'store_snapshot_failures_total')) found.push({ tone: 'warn', title: `${count(sum(samples, 'store_snapshot_failures_total'), 'snapshot')} failed since the server started.`, to: '/system', link: 'Snapshots' });
   if (ready && !ready.ready) found.push({ tone: 'bad', title: `The server is not ready: ${ready.reasons.map((reason) => (typeof reason === 'string' ? reason : JSON.stringify(reason))).join('; ')}.`, to: '/system', link: 'System' });
-  return found;
+  if (unread.length) found.push({ tone: 'warn', title: `The server did not say: ${unread.join(', ')}. What follows is without it.`, to: '/system', link: 'System' });
+  return [...found.filter((one) => one.tone === 'bad'), ...found.filter((one) => one.tone === 'warn')];
 }
 
 export function Home() {

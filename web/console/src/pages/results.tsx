@@ -88,9 +88,9 @@ function OfQuestion({ question, text }: { question: QuestionResult; text: string
       {nps && (
         <ul class="tiles">
           <li><strong>{Math.round(nps.score)}</strong> NPS <span class="quiet">± {Math.round(nps.margin * 10) / 10} (95 %)</span></li>
-          <li><strong>{number(nps.promoters)}</strong> promoters (9–10)</li>
-          <li><strong>{number(nps.passives)}</strong> passives (7–8)</li>
-          <li><strong>{number(nps.detractors)}</strong> detractors (0–6)</li>
+          <li><strong>{number(nps.promoters)}</strong> promoters <span class="nowrap">(9–10)</span></li>
+          <li><strong>{number(nps.passives)}</strong> passives <span class="nowrap">(7–8)</span></li>
+          <li><strong>{number(nps.detractors)}</strong> detractors <span class="nowrap">(0–6)</span></li>
         </ul>
       )}
       {question.distribution && question.distribution.length > 0 && <Bars title="Answers" unit="Answers" of={question.answered} points={question.distribution.map((one) => ({ label: one.text ?? String(one.value), value: one.count }))} />}

@@ -118,7 +118,7 @@ function Fields() {
       </Section>
       <Section title="Caps over all surveys"><Caps path={['caps']} empty="None: each survey has its own limits." /></Section>
       <Section title="How long things hold">
-        <div class="row">
+        <div class="row halves">
           <AtDuration path={['offer_ttl']} label="An offer waits to be shown for" placeholder="10m" hint="Then its survey is armed again." />
           <AtDuration path={['offer_known']} label="An offer can be answered for" placeholder="24h" hint="At most 7d." />
           <AtDuration path={['max_expires_after']} label="Longest Expires after of a survey" placeholder="100h" hint="At most 30d." />

@@ -54,7 +54,7 @@ export function Surveys({ query }: { query: URLSearchParams }) {
     { name: 'ID', value: (row) => row.survey.survey_id, show: (row) => <code>{row.survey.survey_id}</code>, extra: true },
     { name: 'Status', value: (row) => row.survey.status, show: (row) => <Badge name={row.survey.status} /> },
     { name: 'Offered', value: (row) => row.stats?.offered, show: (row) => number(row.stats?.offered), numeric: true },
-    { name: 'Answered', value: (row) => row.stats?.answered, show: (row) => row.stats ? `${number(row.stats.answered)} (${percent(row.stats.answered, row.stats.offered)})` : '–', numeric: true },
+    { name: 'Answered', value: (row) => row.stats?.answered, show: (row) => number(row.stats?.answered) + (row.stats?.offered ? ` (${percent(row.stats.answered, row.stats.offered)})` : ''), numeric: true },
     { name: '7 days', value: (row) => row.days?.join(' '), show: (row) => row.days ? <Spark values={row.days} label="Answered per day" /> : '–' },
     { name: 'Priority', value: (row) => Number(row.survey.priority ?? 0), numeric: true },
     { name: 'Version', value: (row) => row.survey.version, numeric: true, extra: true },
@@ -77,9 +77,9 @@ export function Surveys({ query }: { query: URLSearchParams }) {
         <Dialog title="New survey" onClose={() => setQuery({ new: '' })} wide>
           <p>Choose what to begin with. Everything can be changed afterwards, and nobody is asked before you publish.</p>
           <ul class="templates">
-            {TEMPLATES.map((template) => (
+            {TEMPLATES.map((template, i) => (
               <li key={template.id}>
-                <button type="button" onClick={() => go(`/surveys/new?template=${template.id}`)}>
+                <button type="button" autofocus={i === 0} onClick={() => go(`/surveys/new?template=${template.id}`)}>
                   <strong>{template.title}</strong>
                   <span>{template.about}</span>
                 </button>

@@ -57,7 +57,7 @@ function Parts({ samples, ready }: { samples: Sample[]; ready: Ready | undefined
       <Section title="Partitions">
         {partitions.length ? (
           <Table name="Partitions" rows={partitions} rowKey={(row) => row} columns={[
-            { name: 'Partition', value: (row) => Number(row), numeric: true },
+            { name: 'Partition', value: (row) => Number(row) },
             { name: 'Owner', value: (row) => (owned?.engine?.includes(Number(row)) ? 'this process' : 'another process') },
             { name: 'Lag, records', value: (row) => lag.get(row), show: (row) => number(lag.get(row)), numeric: true },
             { name: 'Lag, time', value: (row) => late.get(row), show: (row) => span((late.get(row) ?? 0) * 1000), numeric: true },
@@ -66,7 +66,7 @@ function Parts({ samples, ready }: { samples: Sample[]; ready: Ready | undefined
       </Section>
       <Section title="Snapshots">
         <Facts of={[
-          ['Newest', has(samples, 'store_snapshot_age_seconds') ? span(most(samples, 'store_snapshot_age_seconds') * 1000) + ' old' : 'its age is not reported by this process'],
+          ['Longest without one', has(samples, 'store_snapshot_age_seconds') ? span(most(samples, 'store_snapshot_age_seconds') * 1000) : '–'],
           ['Taken since the start', number(sum(samples, 'store_snapshot_seconds_count'))],
           ['Failed since the start', number(sum(samples, 'store_snapshot_failures_total'))],
         ]} />
@@ -107,7 +107,7 @@ function Keys() {
   const columns: Column<ApiKey>[] = [
     { name: 'Name', value: (row) => row.name, show: (row) => row.name ?? <span class="quiet">no name</span> },
     { name: 'Kind', value: (row) => row.kind, show: (row) => <Badge name={row.kind} /> },
-    { name: 'Prefix', value: (row) => row.prefix, show: (row) => row.prefix ? <code>{row.prefix}…</code> : '–' },
+    { name: 'Prefix', value: (row) => row.prefix, show: (row) => row.prefix ? <code class="nowrap">{row.prefix}…</code> : '–' },
     { name: 'Last used', value: (row) => row.last_used_at, show: (row) => <Time at={row.last_used_at} empty="never" /> },
     { name: 'Created', value: (row) => row.created_at, show: (row) => <Time at={row.created_at} /> },
     { name: 'From', value: (row) => row.source, show: (row) => (row.source === 'file' ? 'the configuration' : 'the console or the API') },

@@ -3,7 +3,7 @@ import { useState } from 'preact/hooks';
 import { all, call, route } from '../api';
 import { count, idOf, number, short } from '../format';
 import { useLoaded } from '../live';
-import { setQuery } from '../route';
+import { href, setQuery } from '../route';
 import { useCanChange } from '../session';
 import { Table, type Column } from '../table';
 import type { SurveyDefinition, Trigger } from '../types';
@@ -51,7 +51,7 @@ export function Triggers({ query }: { query: URLSearchParams }) {
       <Await of={loaded} what="Loading triggers">
         {(rows) => rows.length
           ? <Table name="Triggers" columns={columns} rows={rows} rowKey={(row) => row.trigger_id} />
-          : <Empty title="No trigger has been seen yet."><p>Send an event from your backend (see Connections), or create a trigger here so that surveys can name it.</p></Empty>}
+          : <Empty title="No trigger has been seen yet."><p>Send an event from your backend (see <a href={href('/connections')}>Connections</a>), or create a trigger here so that surveys can name it.</p></Empty>}
       </Await>
       {creating && <Create known={loaded.data ?? []} onClose={() => open(false)} onSaved={() => { open(false); loaded.reload(); }} />}
       {removing && <Remove trigger={removing} onClose={() => setRemoving(undefined)} onDone={() => { setRemoving(undefined); loaded.reload(); }} />}

@@ -36,10 +36,10 @@ function Behind({ query }: { query: URLSearchParams }) {
     return found ? [{ decision, found }] : [];
   });
   return (
-    <Section title={`${survey}: ${words(gate)}`}>
-      {list.error && <Trouble error={list.error} />}
-      {!list.rows && !list.error && <Loading />}
-      {list.rows && !rows.length && <Empty title="No user among the newest decisions." />}
+    <Section title={`${survey}: ${words(gate)}`} actions={<a class="button" href={href('/results/' + encodeURIComponent(survey))}>Results</a>}>
+      {list.error && <Trouble error={list.error} retry={list.refresh} />}
+      {!list.rows && !list.error && <Loading what="Loading decisions" />}
+      {list.rows && !rows.length && <Empty title="No user among the newest decisions.">{list.hasMore && <p>Older ones may have some.</p>}</Empty>}
       <ul class="plain">
         {rows.map(({ decision, found }) => (
           <li key={decision.decision_id}><a href={href(`/users/${encodeURIComponent(decision.user_id)}?trigger=${encodeURIComponent(decision.trigger)}&at=${encodeURIComponent(decision.decided_at)}`)}>{decision.user_id}</a> <Time at={decision.decided_at} /> <span class="quiet">{sentence(found)}</span></li>

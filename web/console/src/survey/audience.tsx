@@ -263,7 +263,7 @@ export function Pressure() {
   const f = (name: string): Path => ['frequency', name];
   return (
     <Section title="How often">
-      <div class="row">
+      <div class="row halves">
         <AtChoice path={f('repeat')} label="Shown" fallback="once" options={[['once', 'once'], ['until_responded', 'until there is an answer'], ['until_completed', 'until it is completed'], ['every_activation', 'once for each activation']]} />
         <AtNumber path={f('max_displays')} label="At most, times" min={1} placeholder="no limit" />
         <AtDuration path={f('cooldown')} label="Cooldown" placeholder="0s" hint="From its own last display." />
