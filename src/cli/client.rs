@@ -171,7 +171,7 @@ impl Client {
         }
     }
 
-    /// Sends a request; gives the body of a success, or the problem as a failure.
+    /// Sends a request; returns the body of a success, or the problem as a failure.
     pub async fn expect(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
         let said = self.call(method, path, body).await?;
         if (200..300).contains(&said.status) { Ok(said.body) } else { Err(Failure::failed(problem(&said))) }

@@ -143,7 +143,7 @@ fn verify(webhook: &ReceivedWebhook, profile: Profile, secret: &str) -> Result<(
     Ok(())
 }
 
-/// Starts a receiver that answers every request with 200; gives its port.
+/// Starts a receiver that answers every request with 200; returns its port.
 async fn receivers() -> Result<(u16, Inbox), Failure> {
     let listener =
         tokio::net::TcpListener::bind("127.0.0.1:0").await.map_err(|e| Failure::unreachable(e.to_string()))?;

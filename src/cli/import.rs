@@ -428,7 +428,7 @@ impl Import<'_> {
         noted.map_err(|e| Failure::failed(format!("{}: {e}", path.display())))
     }
 
-    /// Sends a batch; gives the events that the server refused, by index, with its reason.
+    /// Sends a batch; returns the events that the server refused, by index, with its reason.
     async fn send(&self, batch: &[Line]) -> Result<Vec<(usize, String)>, Failure> {
         let events: Vec<&str> = batch.iter().map(|line| line.event.get()).collect();
         let body = format!("{{\"events\":[{}]}}", events.join(","));

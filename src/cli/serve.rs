@@ -162,7 +162,7 @@ fn roles(config: &Config, args: &ServeArgs) -> Result<Roles, Failure> {
     Ok(roles)
 }
 
-/// Starts to write log lines to standard error; gives the function that changes their
+/// Starts to write log lines to standard error; returns the function that changes their
 /// filter. A line that cannot be written at once is dropped and counted.
 ///
 /// # Errors

@@ -352,7 +352,7 @@ impl Connector {
     }
 }
 
-/// Asks a proxy for a tunnel; gives the status of its response.
+/// Asks a proxy for a tunnel; returns the status of its response.
 async fn tunnel(stream: &mut TcpStream, proxy: &Url, to: SocketAddr) -> std::io::Result<u16> {
     let mut request = format!("CONNECT {to} HTTP/1.1\r\nhost: {to}\r\n");
     if !proxy.username().is_empty() {

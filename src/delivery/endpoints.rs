@@ -136,7 +136,7 @@ impl Endpoints {
     }
 
     /// Takes an update in. Every partition brings each update, in any order: only newer ones
-    /// have an effect. Gives the endpoint's queues, for deliveries and for tests.
+    /// have an effect. Returns the endpoint's queues, for deliveries and for tests.
     pub fn take(&mut self, update: EndpointUpdate) -> [u64; 2] {
         let queue_ids = [false, true].map(|test| queue_id(&update.project, &update.endpoint_id, test));
         let known = self.known.entry(queue_ids[0]).or_default();
@@ -204,7 +204,7 @@ impl Endpoints {
         self.known.get(&queue_id).is_some_and(|known| known.is_unreadable)
     }
 
-    /// Pauses an endpoint because an attempt failed by a fault of this process; gives when
+    /// Pauses an endpoint because an attempt failed by a fault of this process; returns when
     /// another attempt finds out whether the fault is mended.
     pub fn pause(&mut self, queue_id: u64, reason: HoldReason, now: Millis) -> Millis {
         let Some(known) = self.known.get_mut(&queue_id) else { return now.saturating_add(MINUTE) };
@@ -452,7 +452,7 @@ impl KnownEndpoint {
         }
     }
 
-    /// Notes that it is held, or not any more; gives a notice when the reason has changed.
+    /// Notes that it is held, or not any more; returns a notice when the reason has changed.
     fn hold_notice(&mut self, now: Millis) -> Option<Notice> {
         let reason = self.hold_reason(now);
         if reason == self.held.map(|(reason, _)| reason) {

@@ -243,7 +243,7 @@ impl Fold {
         self.count()
     }
 
-    /// Reads on; gives the changes, or `None` when there was nothing to read. Topics are
+    /// Reads on; returns the changes, or `None` when there was nothing to read. Topics are
     /// read without regard to each other's ends: this process has read a delivery before
     /// it attempts it. A retry that is due more than a day after `now` is due at once, as in
     /// [`Fold::pull_in`]: a replaced owner may write it late, under a clock that is ahead.
@@ -525,7 +525,7 @@ impl Fold {
 
     /// Makes deliveries due at `now` that are due later than any policy allows: a retry
     /// waits a day at most, a first attempt not at all unless the delivery says so. Such
-    /// due dates come from a clock that was ahead. Gives how many there were.
+    /// due dates come from a clock that was ahead. Returns how many there were.
     ///
     /// # Errors
     /// When the store cannot be read or written.

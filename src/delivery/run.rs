@@ -156,7 +156,7 @@ impl SimulatedDelivery {
         gone
     }
 
-    /// One round; gives whether there is more to do at once.
+    /// One round; returns whether there is more to do at once.
     pub fn turn(&mut self) -> bool {
         self.0.turn()
     }
@@ -217,7 +217,7 @@ impl Loop {
         self.assignments.disown();
     }
 
-    /// One round; gives whether there is more to do at once.
+    /// One round; returns whether there is more to do at once.
     fn turn(&mut self) -> bool {
         let mut worked = false;
         while let Ok(command) = self.commands.receiver.try_recv() {
@@ -246,7 +246,7 @@ impl Loop {
         worked
     }
 
-    /// Gives an event to the scheduler and performs its effects; gives whether there were
+    /// Gives an event to the scheduler and performs its effects; returns whether there were
     /// any.
     fn step(&mut self, event: Event) -> bool {
         let effects = self.scheduler.step(&self.context(), event);
@@ -324,7 +324,7 @@ impl Loop {
         self.append(tag, registrar, signer.internal(registrar.partition, key, internal));
     }
 
-    /// Takes the results of attempts and appends; gives whether there were any.
+    /// Takes the results of attempts and appends; returns whether there were any.
     fn finish(&mut self) -> bool {
         let mut worked = false;
         while let Ok((item, row, result)) = self.ended.receiver.try_recv() {
@@ -357,12 +357,12 @@ impl Loop {
         }
     }
 
-    /// Reads what is due; gives whether there was anything.
+    /// Reads what is due; returns whether there was anything.
     fn load(&mut self) -> bool {
         (0..MAX_READS_PER_TURN).take_while(|_| self.step(Event::Load)).count() > 0
     }
 
-    /// Starts attempts, whose turn it is; gives whether there were any.
+    /// Starts attempts, whose turn it is; returns whether there were any.
     fn dispatch(&mut self) -> bool {
         let mut worked = false;
         while self.may_send() && !self.is_opening() {
@@ -385,7 +385,7 @@ impl Loop {
         }
     }
 
-    /// One round of a partition; gives whether anything of its topics was read.
+    /// One round of a partition; returns whether anything of its topics was read.
     fn turn_partition(&mut self, partition: u32) -> Result<bool, Error> {
         let now = self.time.now();
         if self.assignments.is_leaving(partition) {
@@ -444,7 +444,7 @@ impl Loop {
         }
     }
 
-    /// Begins with the partitions that have been opened; gives whether there were any.
+    /// Begins with the partitions that have been opened; returns whether there were any.
     fn begin_opened(&mut self) -> bool {
         let mut worked = false;
         while let Some((partition, outcome)) = self.assignments.next_opened() {

@@ -144,7 +144,7 @@ impl Recorded {
         Ok(!self.unmatched.is_empty())
     }
 
-    /// Reads on in the topic; gives whether there was anything to read.
+    /// Reads on in the topic; returns whether there was anything to read.
     fn read(&mut self) -> Result<bool, Error> {
         let records = self.journal_reader.read()?;
         for record in &records {
@@ -215,7 +215,7 @@ impl Recorded {
         self.from = next;
     }
 
-    /// The journal has been replayed below `next`: gives the recorded decisions on those
+    /// The journal has been replayed below `next`: returns the recorded decisions on those
     /// records that are not made now.
     ///
     /// # Errors

@@ -392,7 +392,7 @@ fn snapshots_of(repository: &SnapshotRepository, manifest: &Manifest) -> Result<
     Ok(all)
 }
 
-/// Makes a data directory of a backup; gives the path of the restored configuration, if
+/// Makes a data directory of a backup; returns the path of the restored configuration, if
 /// there was one. The directory appears by one rename, when all is there.
 ///
 /// # Errors
@@ -455,7 +455,7 @@ fn refuse_what_is_there(data_dir: &Path) -> Result<(), Error> {
     }
 }
 
-/// Restores log, state and `texts` into a folder; gives whether there was a configuration.
+/// Restores log, state and `texts` into a folder; returns whether there was a configuration.
 fn fill(
     bucket: &Bucket,
     manifest: &Manifest,

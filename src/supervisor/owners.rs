@@ -65,7 +65,7 @@ impl<T: Send + Sync + 'static> Owner<T> {
         Ok(Owner { membership: Some(lease.membership), follower: Some(follower), joined, role: Some(role) })
     }
 
-    /// Leaves the group, which releases all partitions; gives the role back.
+    /// Leaves the group, which releases all partitions; returns the role.
     pub fn leave(&mut self) -> Option<T> {
         drop(self.membership.take());
         drop(self.follower.take());

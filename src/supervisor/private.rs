@@ -48,7 +48,7 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Takes the rights of group and others away from a folder and everything in it. Links are
-/// not followed. Gives how many files and folders were changed.
+/// not followed. Returns how many files and folders were changed.
 ///
 /// # Errors
 /// When a right cannot be taken: the owner is somebody else.

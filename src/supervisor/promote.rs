@@ -157,7 +157,7 @@ impl Promotion<'_> {
         Ok(Promoted { partitions: self.source.partitions, before: None, differences })
     }
 
-    /// Replays up to where the state that serves is; gives the number of all differences.
+    /// Replays up to where the state that serves is; returns the number of all differences.
     fn catch_up(&self, live: &[CheckpointMeta]) -> Result<u64, Error> {
         let own = format!("{:032x}", self.source.incarnation);
         for (partition, live) in (0..).zip(live) {

@@ -161,7 +161,7 @@ pub fn accept_time(config: &Config) -> Result<Accepted, Error> {
 }
 
 /// Lets state go on where its topics begin, although records before that were lost before
-/// they were applied; gives the losses. Blocks.
+/// they were applied; returns the losses. Blocks.
 ///
 /// # Errors
 /// When the log cannot be written, or state cannot be read.

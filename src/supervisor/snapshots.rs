@@ -259,7 +259,7 @@ impl Stores {
     }
 }
 
-/// Takes a snapshot of every store while no process serves the embedded log; gives their
+/// Takes a snapshot of every store while no process serves the embedded log; returns their
 /// names.
 ///
 /// # Errors

@@ -211,7 +211,7 @@ impl Foundation {
         })
     }
 
-    /// Starts the roles that own partitions, and their snapshots; gives the groups that
+    /// Starts the roles that own partitions, and their snapshots; returns the groups that
     /// they have joined.
     async fn start_owners(&self, components: &mut Components) -> Result<Vec<GroupMembership>, Error> {
         let (config, log, roles) = (&self.config, &self.log, self.options.roles);

@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     /// Opens the note again and again; each time the process dies at `poison`,
-    /// or at nothing. Gives what is known at the end.
+    /// or at nothing. Returns what is known at the end.
     fn deaths(path: &Path, checkpoint: u64, poison: u64, times: u32) -> Attempts {
         for _ in 0..times {
             let mut attempts = Attempts::open(path).expect("a file");

@@ -298,7 +298,7 @@ mod tests {
         assert!(turned.load(Ordering::Acquire));
     }
 
-    /// Runs `dies` in a process of its own, which nobody listens to; gives its exit code.
+    /// Runs `dies` in a process of its own, which nobody listens to; returns its exit code.
     fn exit_code(test: &str, dies: fn()) -> Option<i32> {
         const ALONE: &str = "ASKWHEN_TEST_ALONE";
         if std::env::var_os(ALONE).is_some() {

@@ -55,14 +55,14 @@ impl AppendQueue {
         self.last_tag
     }
 
-    /// Notes an append; gives its tag and the record for the log.
+    /// Notes an append; returns its tag and the record for the log.
     pub fn write(&mut self, records: PendingAppend) -> (u64, Write) {
         let (tag, now) = (self.next_tag(), records.now.clone());
         self.pending.insert(tag, records);
         (tag, now)
     }
 
-    /// Notes a report on the endpoint of a queue; gives its tag.
+    /// Notes a report on the endpoint of a queue; returns its tag.
     pub fn report(&mut self, queue_id: u64) -> u64 {
         let tag = self.next_tag();
         self.reports.insert(tag, queue_id);

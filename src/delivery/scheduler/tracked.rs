@@ -66,7 +66,7 @@ impl TrackedDeliveries {
         }
     }
 
-    /// Marks a delivery that is in flight as cancelled; gives whether it is in flight.
+    /// Marks a delivery that is in flight as cancelled; returns whether it is in flight.
     pub fn cancel(&mut self, delivery_id: &str) -> bool {
         let flight = self.flights.get_mut(delivery_id);
         flight.map(|flight| flight.is_cancelled = true).is_some()

@@ -296,7 +296,7 @@ impl GroupReader<'_> {
     }
 
     /// Counts the outputs of a record in a version, applies its messages about quotas and caps where they
-    /// are for, and notes offers whose reactions are to be assumed. Gives the decisions.
+    /// are for, and notes offers whose reactions are to be assumed. Returns the decisions.
     fn follow(
         &self,
         parts: &mut [BacktestPartition],

@@ -140,7 +140,7 @@ impl Tally {
         Tally { since, ..Tally::default() }
     }
 
-    /// Counts the outputs of records; gives the decisions that make a new offer.
+    /// Counts the outputs of records; returns the decisions that make a new offer.
     pub fn count<'a>(&mut self, items: &'a [Output]) -> Vec<&'a Decision> {
         let mut new = Vec::new();
         for item in items {
@@ -170,7 +170,7 @@ impl Tally {
         new
     }
 
-    /// Counts a decision; gives whether it makes an offer that is new to this run.
+    /// Counts a decision; returns whether it makes an offer that is new to this run.
     fn decision(&mut self, decision: &Decision) -> bool {
         let user = xxhash_rust::xxh3::xxh3_64(decision.user_id.as_bytes());
         let offered = decision.survey.as_ref().filter(|_| decision.reason == DecisionReason::Offered);

@@ -121,7 +121,7 @@ impl DifferenceFile {
         Ok(writeln!(self.file, "{line}")?)
     }
 
-    /// Makes the file durable; gives its length.
+    /// Makes the file durable; returns its length.
     pub(super) fn sync(&mut self) -> Result<u64, Error> {
         self.file.flush()?;
         self.file.get_ref().sync_data()?;

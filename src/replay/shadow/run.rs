@@ -75,7 +75,7 @@ impl Shadow {
         })
     }
 
-    /// Replays a partition up to an end; gives how long reading took.
+    /// Replays a partition up to an end; returns how long reading took.
     fn partition(
         &self,
         source: &Source,

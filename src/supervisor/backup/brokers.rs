@@ -87,7 +87,7 @@ impl Copy<'_> {
         Ok(Some(RestoredSnapshot { role, partition, manifest, store }))
     }
 
-    /// Copies the records of a partition to segments; gives the checksum that the last record
+    /// Copies the records of a partition to segments; returns the checksum that the last record
     /// of the state has there.
     fn partition(&self, at: TopicPartition, cut: &PartitionCut) -> Result<(BackedUpPartition, Option<u32>), Error> {
         let bounds = self.source.bounds(at)?;

@@ -1,4 +1,4 @@
-//! The rules of design §5, a case each: definitions, timed inputs, expected
+//! The rules of the gates, a case each: definitions, timed inputs, expected
 //! decisions. Times are minutes; `at` is when the log took the record.
 
 mod activation;
