@@ -2,6 +2,7 @@
 //! goes on by itself.
 
 use super::*;
+use crate::embedded::space::Space;
 
 const MARK: u64 = 24 << 20;
 
