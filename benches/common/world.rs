@@ -134,7 +134,7 @@ impl World {
             clock: clock.clone(),
             key,
             open,
-            standing: GroupFence::Alone,
+            fence: GroupFence::Alone,
             replies: Replies::default(),
             max_in_flight: 500,
             status: status.clone(),

@@ -45,7 +45,7 @@ pub struct Setup {
     pub clock: Clock,
     pub key: ClusterKey,
     pub open: OpenFold,
-    pub standing: GroupFence,
+    pub fence: GroupFence,
     pub max_in_flight: u32,
     /// Takes the results of tests, for which operators wait.
     pub replies: Replies,
@@ -380,7 +380,7 @@ impl Loop {
         if self.assignments.is_empty() {
             self.step(Event::NothingOwned);
         }
-        if self.setup.standing.is_fresh() {
+        if self.setup.fence.is_fresh() {
             self.step(Event::Report);
         }
     }
@@ -416,12 +416,12 @@ impl Loop {
     fn commit(&mut self, partition: u32) {
         let Some(next) = self.fold(partition).map(Fold::next) else { return };
         let now = self.setup.clock.monotonic();
-        let told = self.committed.get(&partition);
-        if told.is_some_and(|(known, at)| *known == next || now < *at + COMMIT_EVERY) {
+        let committed = self.committed.get(&partition);
+        if committed.is_some_and(|(known, at)| *known == next || now < *at + COMMIT_EVERY) {
             return;
         }
         self.committed.insert(partition, (next, now));
-        self.setup.standing.commit(partition, next);
+        self.setup.fence.commit(partition, next);
     }
 
     fn fold(&self, partition: u32) -> Option<&Fold> {
@@ -459,7 +459,7 @@ impl Loop {
     fn begin(&mut self, partition: u32, mut fold: Fold) -> Result<(), Error> {
         // The group knows the position from the first moment, so its lag can be asked for.
         self.committed.insert(partition, (fold.next(), self.setup.clock.monotonic()));
-        self.setup.standing.commit(partition, fold.next());
+        self.setup.fence.commit(partition, fold.next());
         // Under a test clock due dates may be far ahead and right.
         if !self.setup.status.watched {
             self.time.advance_to(fold.time());
@@ -549,7 +549,7 @@ impl Loop {
     /// Whether attempts may start: the log must take their records, and the group must
     /// still count this process in.
     fn may_send(&self) -> bool {
-        self.setup.log.is_writable().is_ok() && self.setup.standing.is_fresh()
+        self.setup.log.is_writable().is_ok() && self.setup.fence.is_fresh()
     }
 }
 

@@ -133,7 +133,7 @@ pub fn delivery(
         clock: setup.clock.clone(),
         key: setup.key.clone(),
         open,
-        standing: setup.standing.clone(),
+        fence: setup.fence.clone(),
         replies: setup.replies.clone(),
         max_in_flight: config.max_in_flight,
         status: status.clone(),

@@ -196,7 +196,7 @@ impl Foundation {
         let delivery = Arc::new(delivery::Status::new(config.partitions, options.test_clock));
         delivery.limit_memory(budget.delivery as u64);
         Ok(Foundation {
-            replies: if config.kafka { Replies::by_post(&log) } else { Replies::default() },
+            replies: if config.kafka { Replies::over_topic(&log) } else { Replies::default() },
             shared: Shared::new(budget.stores),
             cached_users: CacheLimit::from(budget.users / config.partitions.max(1) as usize),
             requests: Arc::new(bridge::Budget::new(budget.requests)),
@@ -241,7 +241,7 @@ impl Foundation {
         let mut groups = Vec::new();
         if roles.engine {
             let lease = log.lease("engine", Topic::Events)?;
-            setup.standing = lease.membership.standing();
+            setup.fence = lease.membership.standing();
             let owner = owners::engine(config, &setup, &stores, lease, &self.engine, &self.cached_users)?;
             groups.push(GroupMembership { role: "engine", joined: owner.joined.clone() });
             components.engine = Some(owner);
@@ -251,7 +251,7 @@ impl Foundation {
         }
         if roles.delivery {
             let lease = log.lease("delivery", delivery::OWNED)?;
-            setup.standing = lease.membership.standing();
+            setup.fence = lease.membership.standing();
             let owner = owners::delivery(config, &setup, &stores, lease, &self.delivery)?;
             groups.push(GroupMembership { role: "delivery", joined: owner.joined.clone() });
             components.delivery = Some(owner);

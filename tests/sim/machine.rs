@@ -140,7 +140,7 @@ impl Machine {
         let checkpointer = Checkpointer::stepped();
         let mut setup = Setup::new(log.clone(), self.clock.clone(), key(), Replies::default(), checkpointer.clone());
         let fresh = Arc::new(AtomicBool::new(true));
-        setup.standing = GroupFence::Simulated(fresh.clone());
+        setup.fence = GroupFence::Simulated(fresh.clone());
         setup.step_bytes = STEP_BYTES;
         setup.checkpoint_every = Duration::from_secs(60);
         let status = Arc::new(delivery::Status::new(log.partitions(), false));
@@ -156,7 +156,7 @@ impl Machine {
             clock: self.clock.clone(),
             key: key(),
             open,
-            standing: setup.standing.clone(),
+            fence: setup.fence.clone(),
             max_in_flight: MAX_IN_FLIGHT,
             replies: Replies::default(),
             status: status.clone(),

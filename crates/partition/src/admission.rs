@@ -160,10 +160,10 @@ impl Admission {
         }
         let decoded = match record::decode(record.value.as_deref(), trusted) {
             Ok(decoded) => decoded,
-            Err(unreadable) => return Admitted::Reject(unreadable),
+            Err(error) => return Admitted::Reject(error),
         };
         let decoded = match decoded {
-            Decoded::Internal(internal) => match self.runtimes_own(meta, record, *internal) {
+            Decoded::Internal(internal) => match self.apply_to_runtime(meta, record, *internal) {
                 Ok(admitted) => return admitted,
                 Err(internal) => Decoded::Internal(Box::new(internal)),
             },
@@ -179,7 +179,7 @@ impl Admission {
     }
 
     /// Applies internal records that are for the runtime; returns all others.
-    fn runtimes_own<'a>(
+    fn apply_to_runtime<'a>(
         &self,
         meta: &mut CheckpointMeta,
         record: &Record,
@@ -327,7 +327,7 @@ pub fn owner(decoded: &Decoded<'_>, partitions: u32) -> Option<u32> {
                 return Some(0);
             }
             Internal::EndpointHealthReport(report) => return report.seq.is_none().then_some(0),
-            Internal::Quota(mail) => return Some(mail.to),
+            Internal::Quota(message) => return Some(message.to),
             Internal::Cap(message) => return Some(message.to),
             Internal::Closing(message) => return Some(message.to),
             Internal::Defined(_)

@@ -3,13 +3,13 @@
 //! records produce the same ids, and outputs that the log already has are not written
 //! again. It knows nothing of surveys.
 
+mod ack_tracker;
 pub mod admission;
 pub mod assignment;
 pub mod attempts;
 mod barrier;
 pub mod checkpoint;
 mod definitions;
-mod ledger;
 mod loss;
 mod machine;
 mod partition;

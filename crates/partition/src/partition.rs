@@ -7,11 +7,11 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use super::ack_tracker::AckTracker;
 use super::admission::{Admission, Signer};
 use super::attempts::Attempts;
 use super::checkpoint::{CheckpointDone, CheckpointMeta, Frozen, PROGRAM};
 use super::definitions::LostDefinitions;
-use super::ledger::AckTracker;
 use super::loss::pass_accepted_loss;
 use super::machine::Machine;
 use super::restart::{Scanned, answer_from, behind, check_meta, look_ahead, open_attempts, poisoned, scan_outputs};
@@ -68,10 +68,10 @@ pub struct Partition<M> {
     store: Arc<Store>,
     machine: M,
     meta: CheckpointMeta,
-    ledger: AckTracker,
+    tracker: AckTracker,
     /// Ids of outputs that the log already has, of records that are reprocessed.
-    redone: HashSet<String>,
-    redo_until: u64,
+    already_written: HashSet<String>,
+    reprocessed_until: u64,
     definitions: LostDefinitions,
     /// By output topic, the journal offset below which all outputs were written and have
     /// been trimmed since.
@@ -133,7 +133,7 @@ impl<M: Machine> Partition<M> {
             return Err(poisoned(TopicPartition { topic: Topic::Events, partition }, offset));
         }
         status.set(Phase::Opening("looking for what the log already has".into()));
-        let Scanned { ids: redone, redo_until, floors, journal_end } =
+        let Scanned { ids: already_written, reprocessed_until, floors, journal_end } =
             scan_outputs(&setup.log, partition, &meta, &machine.output_topics(partition), &status)?;
         if let Some(barrier) = &setup.barrier {
             barrier.arrive(ENGINE, partition);
@@ -142,14 +142,14 @@ impl<M: Machine> Partition<M> {
             }
         }
         let definitions = LostDefinitions::restore(&setup, partition, &mut meta, &machine, journal_end)?;
-        let redone = if fault::mutant("forget_what_is_redone") { HashSet::new() } else { redone };
+        let already_written = if fault::mutant("forget_what_is_redone") { HashSet::new() } else { already_written };
         meta.next += u64::from(fault::mutant("skip_a_record_at_restart") && meta.next < journal_end);
         let answer_from = answer_from(&setup.log, journal, meta.next, journal_end)?;
         let reader = setup.log.reader(ENGINE, notify.clone());
         status.next.store(meta.next, Ordering::Release);
         status.time.store(meta.time(), Ordering::Release);
         status.goal.store(journal_end, Ordering::Release);
-        setup.standing.commit(partition, meta.next);
+        setup.fence.commit(partition, meta.next);
         let meta_next = meta.next;
         Ok(Partition {
             partition,
@@ -159,10 +159,10 @@ impl<M: Machine> Partition<M> {
             claim: setup.log.claim(),
             store,
             machine,
-            ledger: AckTracker::new(meta.next),
+            tracker: AckTracker::new(meta.next),
             meta,
-            redone,
-            redo_until,
+            already_written,
+            reprocessed_until,
             definitions,
             floors,
             acks: mpsc::channel(),
@@ -196,22 +196,22 @@ impl<M: Machine> Partition<M> {
     /// Why the partition has to stop.
     pub fn step(&mut self) -> Result<Progress, StopReason> {
         let mut progress = self.take_acknowledgements()?;
-        self.definitions.step(&self.setup.log, self.meta.next, self.ledger.outstanding() == 0)?;
+        self.definitions.step(&self.setup.log, self.meta.next, self.tracker.outstanding() == 0)?;
         let waits = self.waits_for_the_clock() || !self.has_room();
         if !waits && self.outstanding_bytes < MAX_OUTSTANDING_BYTES && !self.is_full() {
             if self.unread.is_empty() {
-                let chunk = self.reader.read(self.journal(), self.meta.next, self.setup.step_bytes)?;
-                if chunk.records.is_empty() && chunk.at_end {
+                let batch = self.reader.read(self.journal(), self.meta.next, self.setup.step_bytes)?;
+                if batch.records.is_empty() && batch.at_end {
                     // The rest up to the goal may be offsets without records.
                     self.status.goal.fetch_min(self.meta.next, Ordering::AcqRel);
                     self.tick();
                     self.bind_macs();
                 }
-                self.gauges.lag_records.set((chunk.end.saturating_sub(self.meta.next)) as i64);
-                let late = chunk.end > self.meta.next;
+                self.gauges.lag_records.set((batch.end.saturating_sub(self.meta.next)) as i64);
+                let late = batch.end > self.meta.next;
                 let behind = if late { (self.setup.clock.now() - self.meta.now).max(0) } else { 0 };
                 self.gauges.lag_seconds.set(behind as f64 / SECOND as f64);
-                self.unread = chunk.records.into();
+                self.unread = batch.records.into();
             }
             if !self.unread.is_empty() {
                 self.apply_batch()?;
@@ -221,11 +221,11 @@ impl<M: Machine> Partition<M> {
         self.checkpoint_if_due();
         // In this order, so that whoever sees the new offset also sees what is
         // unacknowledged.
-        self.status.settled.store(self.ledger.outstanding() == 0, Ordering::Release);
+        self.status.settled.store(self.tracker.outstanding() == 0, Ordering::Release);
         self.status.next.store(self.meta.next, Ordering::Release);
         self.status.time.store(self.meta.time(), Ordering::Release);
-        if !self.redone.is_empty() && self.meta.next >= self.redo_until {
-            self.redone = HashSet::new();
+        if !self.already_written.is_empty() && self.meta.next >= self.reprocessed_until {
+            self.already_written = HashSet::new();
         }
         Ok(progress)
     }
@@ -310,7 +310,7 @@ impl<M: Machine> Partition<M> {
 
     /// Whether all applied records are acknowledged and checkpointed.
     pub fn is_settled(&self) -> bool {
-        self.ledger.outstanding() == 0 && self.freezing.is_none()
+        self.tracker.outstanding() == 0 && self.freezing.is_none()
     }
 
     /// Takes acknowledgements and finished checkpoints, without reading on; returns whether
@@ -337,7 +337,7 @@ impl<M: Machine> Partition<M> {
         let mut progress = Progress::Idle;
         while let Ok((tag, outcome)) = self.acks.1.try_recv() {
             self.outstanding_bytes -= self.outstanding.remove(&tag).unwrap_or(0);
-            self.ledger.acknowledge(tag, outcome?.end);
+            self.tracker.acknowledge(tag, outcome?.end);
             fault::point("outputs_acked");
             progress = Progress::Worked;
         }
@@ -347,7 +347,7 @@ impl<M: Machine> Partition<M> {
             self.freezing = None;
             written?;
             self.machine.persisted();
-            self.setup.standing.commit(self.partition, self.frozen_next);
+            self.setup.fence.commit(self.partition, self.frozen_next);
             progress = Progress::Worked;
         }
         self.hand_over();
@@ -370,11 +370,11 @@ impl<M: Machine> Partition<M> {
     /// store must never be ahead of them.
     fn hand_over(&mut self) {
         let Some((meta, frozen)) = &mut self.freezing else { return };
-        if self.ledger.acked() < meta.next && !fault::mutant("checkpoint_before_outputs") {
+        if self.tracker.acked() < meta.next && !fault::mutant("checkpoint_before_outputs") {
             return;
         }
         let Some(frozen) = frozen.take() else { return };
-        for (topic, end) in self.ledger.ends_up_to(meta.next) {
+        for (topic, end) in self.tracker.ends_up_to(meta.next) {
             meta.out_start.insert(topic.name().to_owned(), end);
             self.meta.out_start.insert(topic.name().to_owned(), end);
         }

@@ -56,7 +56,7 @@ pub struct Replies {
     waiting: Waiting,
     /// Appends answers for other processes to topic `replies`; `None` on a log of one
     /// process.
-    post: Option<ReplyProducer>,
+    producer: Option<ReplyProducer>,
 }
 
 #[derive(Debug, Clone)]
@@ -77,9 +77,9 @@ pub struct Waiter {
 impl Replies {
     /// For several processes on one log. Two processes that read the same partition of
     /// `replies` do not confuse their answers, because correlation ids are random.
-    pub fn by_post(log: &Log) -> Replies {
+    pub fn over_topic(log: &Log) -> Replies {
         let own = (uuid::Uuid::new_v4().as_u128() % u128::from(Topic::Replies.partitions(log.partitions()))) as u32;
-        Replies { waiting: Waiting::default(), post: Some(ReplyProducer { log: log.clone(), own }) }
+        Replies { waiting: Waiting::default(), producer: Some(ReplyProducer { log: log.clone(), own }) }
     }
 
     /// Receives answers from other processes, from the current end of the topic on, until
@@ -88,7 +88,7 @@ impl Replies {
     /// # Errors
     /// When the topic cannot be read.
     pub fn receive(&self) -> Result<Option<Service>, askwhen_log::Error> {
-        let Some(ReplyProducer { log, own }) = &self.post else { return Ok(None) };
+        let Some(ReplyProducer { log, own }) = &self.producer else { return Ok(None) };
         let at = TopicPartition { topic: Topic::Replies, partition: *own };
         let mut next = log.bounds(at)?.end;
         let notify = Arc::new(Notify::default());
@@ -143,10 +143,10 @@ impl Replies {
             drop(sender.send(answer));
             return;
         }
-        if let (Some(post), Some(partition)) = (&self.post, partition)
-            && partition < Topic::Replies.partitions(post.log.partitions())
+        if let (Some(producer), Some(partition)) = (&self.producer, partition)
+            && partition < Topic::Replies.partitions(producer.log.partitions())
         {
-            post.send(partition, correlation, &answer);
+            producer.send(partition, correlation, &answer);
         }
     }
 
@@ -191,8 +191,8 @@ fn deliver(waiting: &Waiting, record: &askwhen_log::Record) {
 impl Waiter {
     /// The value for the header `reply-to` of the request's record.
     pub fn header(&self) -> String {
-        match &self.replies.post {
-            Some(post) => format!("{}/{:032x}", post.own, self.correlation),
+        match &self.replies.producer {
+            Some(producer) => format!("{}/{:032x}", producer.own, self.correlation),
             None => format!("{:032x}", self.correlation),
         }
     }

@@ -152,7 +152,7 @@ pub fn check_outputs(
 /// The outputs in the log of records that are reprocessed.
 pub struct Scanned {
     pub ids: HashSet<String>,
-    pub redo_until: u64,
+    pub reprocessed_until: u64,
     pub floors: BTreeMap<Topic, u64>,
     /// The journal's end.
     pub journal_end: u64,
@@ -174,7 +174,8 @@ pub fn scan_outputs(
     let named: Vec<(TopicPartition, Watermarks)> = outputs.iter().copied().zip(all_bounds.iter().copied()).collect();
     check_outputs(meta, partition, &named)?;
     let journal_end = log.bounds(TopicPartition { topic: Topic::Events, partition })?.end;
-    let mut scanned = Scanned { ids: HashSet::new(), redo_until: meta.next, floors: BTreeMap::new(), journal_end };
+    let mut scanned =
+        Scanned { ids: HashSet::new(), reprocessed_until: meta.next, floors: BTreeMap::new(), journal_end };
     for (at, bounds) in outputs.into_iter().zip(all_bounds) {
         let from = meta.out_start.get(at.topic.name()).copied().unwrap_or(0);
         // Some of these outputs were trimmed away. Those before the first that is left must
@@ -202,7 +203,7 @@ pub fn scan_outputs(
                     source.offset
                 )));
             }
-            scanned.redo_until = scanned.redo_until.max(source.offset + 1);
+            scanned.reprocessed_until = scanned.reprocessed_until.max(source.offset + 1);
             if let Some(id) = record.header(ID_HEADER) {
                 scanned.ids.insert(String::from_utf8_lossy(id).into_owned());
             }

@@ -25,7 +25,7 @@ pub struct Setup {
     pub replies: Replies,
     pub checkpointer: Checkpointer,
     /// Commits positions to the consumer group.
-    pub standing: GroupFence,
+    pub fence: GroupFence,
     /// Whether records of a test clock may move time.
     pub test_clock: bool,
     pub checkpoint_every: Duration,
@@ -43,7 +43,7 @@ pub struct Setup {
 impl Setup {
     pub fn new(log: Log, clock: Clock, key: ClusterKey, replies: Replies, checkpointer: Checkpointer) -> Setup {
         let checkpoint_every = Duration::from_secs(4);
-        let standing = GroupFence::Alone;
+        let fence = GroupFence::Alone;
         let test_clock = false;
         let step_bytes = STEP_BYTES;
         Setup {
@@ -52,7 +52,7 @@ impl Setup {
             key,
             replies,
             checkpointer,
-            standing,
+            fence,
             test_clock,
             checkpoint_every,
             step_bytes,

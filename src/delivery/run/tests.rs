@@ -62,7 +62,7 @@ impl World {
             clock: self.clock.clone(),
             key: ClusterKey::new([key; 32]),
             open,
-            standing: GroupFence::Alone,
+            fence: GroupFence::Alone,
             max_in_flight: 500,
             replies: Replies::default(),
             status: status.clone(),

@@ -80,20 +80,20 @@ impl<M: Machine> Partition<M> {
                 break;
             }
         }
-        self.ledger.begin(self.meta.next);
+        self.tracker.begin(self.meta.next);
         for (topic, batch) in appends.outputs {
             let at = TopicPartition { topic, partition: if topic.partitions(2) == 1 { 0 } else { self.partition } };
-            let tag = self.ledger.expect(Some(topic));
+            let tag = self.tracker.expect(Some(topic));
             self.expect_bytes(tag, &batch);
             self.setup.log.append(at, batch, self.tagged(tag));
             fault::point("output");
         }
         for (to, batch) in appends.forwards {
-            let tag = self.ledger.expect(None);
+            let tag = self.tracker.expect(None);
             self.expect_bytes(tag, &batch);
             self.setup.log.append(TopicPartition { topic: Topic::Events, partition: to }, batch, self.tagged(tag));
         }
-        self.ledger.settle();
+        self.tracker.settle();
         Ok(())
     }
 
@@ -118,7 +118,7 @@ impl<M: Machine> Partition<M> {
         let admitted = self.admission.admit(&mut self.meta, record);
         let context = RecordContext { now: self.meta.now, ..context };
         let effects = match admitted {
-            Admitted::Reject(unreadable) => self.reject(context, record, &unreadable),
+            Admitted::Reject(error) => self.reject(context, record, &error),
             Admitted::Ignore => Effects::default(),
             Admitted::Skipped { detail } => {
                 tracing::warn!(partition = self.partition, offset = record.offset, detail, "a record is skipped");
@@ -159,7 +159,7 @@ impl<M: Machine> Partition<M> {
     ) -> Result<(Effects, Option<Bytes>), StopReason> {
         let reply_to = forward.reply_to.clone().map(Bytes::from);
         let effects = match decode_forwarded(forward) {
-            Err(unreadable) => self.reject(context, record, &unreadable),
+            Err(error) => self.reject(context, record, &error),
             Ok(decoded) => {
                 self.apply_or_reject(RecordContext { reply_to: reply_to.as_ref(), ..context }, record, decoded)?
             }
@@ -183,13 +183,13 @@ impl<M: Machine> Partition<M> {
         };
         match catch_unwind(AssertUnwindSafe(apply)) {
             Ok(Ok(effects)) => Ok(effects),
-            Ok(Err(Failure::Reject(unreadable))) => Ok(self.reject(context, record, &unreadable)),
+            Ok(Err(Failure::Reject(error))) => Ok(self.reject(context, record, &error)),
             Ok(Err(Failure::Store(error))) => Err(error.into()),
             Ok(Err(Failure::Refused(why))) => Err(StopReason::Refused(why)),
             Err(panic) => {
-                let said = panic.downcast_ref::<String>().map(String::as_str);
-                let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-                let detail = format!("applying the record panicked: {said}");
+                let message = panic.downcast_ref::<String>().map(String::as_str);
+                let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+                let detail = format!("applying the record panicked: {message}");
                 tracing::error!(partition = self.partition, offset = record.offset, detail, "a record became a reject");
                 Ok(self.reject(context, record, &DecodeError { reason: "panic", detail }))
             }
@@ -250,7 +250,7 @@ impl<M: Machine> Partition<M> {
         }
         for output in effects.outputs {
             let trimmed = self.floors.get(&output.topic).is_some_and(|floor| record.offset < *floor);
-            if trimmed || self.redone.contains(&output.id) {
+            if trimmed || self.already_written.contains(&output.id) {
                 continue;
             }
             let new = NewRecord { key: output.key, headers: Vec::new(), value: output.value };

@@ -93,19 +93,19 @@ mod tests {
 
     #[test]
     fn the_frontier_waits_for_the_slowest_and_ends_stay_with_their_batch() {
-        let mut ledger = AckTracker::new(10);
-        ledger.begin(12);
-        let (a, b) = (ledger.expect(Some(Topic::Decisions)), ledger.expect(None));
-        ledger.begin(15);
-        let c = ledger.expect(Some(Topic::Decisions));
-        ledger.begin(16);
-        ledger.settle();
-        ledger.acknowledge(c, 8);
-        ledger.acknowledge(a, 7);
-        assert_eq!(ledger.acked(), 10);
-        ledger.acknowledge(b, 0);
-        assert_eq!((ledger.acked(), ledger.outstanding()), (16, 0));
-        assert_eq!(ledger.ends_up_to(12), [(Topic::Decisions, 7)]);
-        assert_eq!(ledger.ends_up_to(16), [(Topic::Decisions, 8)]);
+        let mut tracker = AckTracker::new(10);
+        tracker.begin(12);
+        let (a, b) = (tracker.expect(Some(Topic::Decisions)), tracker.expect(None));
+        tracker.begin(15);
+        let c = tracker.expect(Some(Topic::Decisions));
+        tracker.begin(16);
+        tracker.settle();
+        tracker.acknowledge(c, 8);
+        tracker.acknowledge(a, 7);
+        assert_eq!(tracker.acked(), 10);
+        tracker.acknowledge(b, 0);
+        assert_eq!((tracker.acked(), tracker.outstanding()), (16, 0));
+        assert_eq!(tracker.ends_up_to(12), [(Topic::Decisions, 7)]);
+        assert_eq!(tracker.ends_up_to(16), [(Topic::Decisions, 8)]);
     }
 }
