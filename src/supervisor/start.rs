@@ -26,7 +26,7 @@ use crate::bridge::auth::Auth;
 use crate::bridge::cors::{AllowedOrigin, AllowedOrigins};
 use crate::bridge::history::HistoryReader;
 use crate::bridge::{self, App, Lists, View};
-use crate::config::{self, Config, Retention};
+use crate::config::{self, Config, Key, Retention};
 use crate::console::{Console, RowRetention};
 use crate::delivery;
 use crate::engine::CacheLimit;
@@ -142,18 +142,23 @@ pub async fn start(config: Config, options: Options) -> Result<Running, Error> {
     if options.dev && options.roles.bridge {
         running.sign_in = running.make_sign_in_link(&data.keys);
     }
+    log_started(config, running.addr, &data.keys);
+    Ok(running)
+}
+
+/// Logs that the process serves, and with which main settings.
+fn log_started(config: &Config, addr: SocketAddr, keys: &[Key]) {
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         log = if config.kafka { "kafka" } else { "embedded" },
         partitions = config.partitions,
-        listen = %running.addr,
+        listen = %addr,
         admin_listen = config.admin_listen,
-        projects = ?data.keys.iter().map(|key| key.project.as_str()).collect::<BTreeSet<_>>(),
+        projects = ?keys.iter().map(|key| key.project.as_str()).collect::<BTreeSet<_>>(),
         data_dir = %config.data_dir.display(),
         memory_mib = config.memory >> 20,
         "askwhen serves"
     );
-    Ok(running)
 }
 
 /// Checks what can be checked before the log is opened, and takes the data directory.
