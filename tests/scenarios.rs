@@ -112,7 +112,7 @@ impl Stage {
         let (id, limit) = (read.survey_id.clone(), read.limits.max_completed);
         self.offset += 1;
         self.project.put_survey(self.version, read, self.now, self.offset);
-        let abroad = self.allocator.limit(&SurveyKey::new("default", id), self.version, limit, self.now);
+        let abroad = self.allocator.set_limit(&SurveyKey::new("default", id), self.version, limit, self.now);
         assert!(abroad.is_empty(), "the only partition has the coordinator");
     }
 
@@ -164,7 +164,7 @@ impl Stage {
             let settled = settled.into_iter().chain(back).collect();
             assert!(self.caps.receive(settled, self.now).is_empty(), "the only partition has all counters");
             out.quotas.iter().for_each(|(id, change)| self.allocator.change(&key(id), *change, self.now));
-            self.allocator.settle(true, self.now);
+            self.allocator.return_unused(self.now);
             self.users.insert(user_id.to_owned(), user);
             return out;
         }
@@ -213,7 +213,7 @@ impl Stage {
         let departed = apply::depart(context(alias), &theirs, user_id);
         let granted = departed.holds.iter().map(|(survey_id, _)| survey_id.clone()).collect();
         let ours = self.users.get(user_id).cloned().unwrap_or_default();
-        let (applied, holds) = apply::absorb(context(user_id), &ours, (alias, departed.state), &granted);
+        let (applied, holds) = apply::absorb(context(user_id), &ours, alias, departed.state, &granted);
         assert_eq!(holds, departed.holds, "of one partition");
         self.users.insert(alias.to_owned(), departed.left);
         self.users.insert(user_id.to_owned(), applied.user);
@@ -365,7 +365,7 @@ impl Stage {
         if let Some(wanted) = step["shown"].as_str() {
             assert_eq!(survey.map(|s| s.questions[0].text.as_str()), Some(wanted), "{}", says());
         }
-        let first = decision.evaluations.first().and_then(|evaluation| evaluation.stop.as_ref());
+        let first = decision.evaluations.first().and_then(|evaluation| evaluation.failure.as_ref());
         if let Some(until) = step.get("until") {
             let until = until.as_str().map(moment);
             assert_eq!(first.and_then(|stop| stop.until), until, "until of {}", says());
@@ -376,7 +376,7 @@ impl Stage {
         for (survey_id, gate) in step["gates"].as_object().into_iter().flatten() {
             let found = decision.evaluations.iter().find(|evaluation| evaluation.survey_id == *survey_id);
             let found = found.unwrap_or_else(|| panic!("{survey_id} was not considered: {}", says()));
-            assert_eq!(found.stop.as_ref().map(|stop| stop.gate.name()), gate.as_str(), "{survey_id}: {}", says());
+            assert_eq!(found.failure.as_ref().map(|stop| stop.gate.name()), gate.as_str(), "{survey_id}: {}", says());
         }
     }
 }

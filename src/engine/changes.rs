@@ -23,7 +23,7 @@ pub fn about_name(at: RecordContext<'_>, name: &str, internal: &Internal) -> Eff
 }
 
 /// The value of a record as it is written to a journal, and whether it is an internal one.
-pub fn written(record: &Record<'_>) -> (Json, bool) {
+pub fn journal_value(record: &Record<'_>) -> (Json, bool) {
     let (offer_id, survey_id, link_id) = match &record.body {
         Body::ShowOffer { offer_id } => (Some(offer_id.to_string()), None, None),
         Body::ShowLink { survey_id, link_id, .. } => {
@@ -38,8 +38,9 @@ pub fn written(record: &Record<'_>) -> (Json, bool) {
 }
 
 /// Forwards messages about quotas to their partitions.
-pub fn post(mail: Vec<QuotaMessage>, effects: &mut Effects) {
-    effects.forwards.extend(mail.into_iter().map(|mail| to_partition(mail.to, &Internal::Quota(mail), false)));
+pub fn forward_quota_messages(messages: Vec<QuotaMessage>, effects: &mut Effects) {
+    let forward = |message: QuotaMessage| to_partition(message.to, &Internal::Quota(message), false);
+    effects.forwards.extend(messages.into_iter().map(forward));
 }
 
 /// The changes of one table, to be added to a checkpoint's batch.

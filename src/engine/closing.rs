@@ -3,7 +3,7 @@
 //! responses from all partitions, then emits the message. It does nothing while no endpoint
 //! subscribes to it.
 
-use super::changes::{post, to_partition};
+use super::changes::{forward_quota_messages, to_partition};
 use super::closings::OpenClosing;
 use super::outputs;
 use super::registrar;
@@ -51,8 +51,8 @@ impl Engine {
     /// Called after every record: closes surveys whose quota it used up, or whose end has
     /// come.
     pub(super) fn notice_closings(&mut self, at: RecordContext<'_>, effects: &mut Effects) {
-        for (key, completed) in self.quotas.allocator.take_full() {
-            self.tell_closed(at, &key, ClosedReason::QuotaFull, at.now, completed, effects);
+        for (key, completed) in self.quotas.allocator.take_exhausted() {
+            self.report_closed(at, &key, ClosedReason::QuotaFull, at.now, completed, effects);
         }
         self.notice_ends(at, effects);
     }
@@ -97,7 +97,7 @@ impl Engine {
         let is_concerned = |id: &&String| defined.kind == Kind::Endpoint || **id == defined.id;
         for id in project.limited().iter().filter(is_concerned).filter(|id| wants(&project, id)) {
             let key = SurveyKey::new(defined.project.clone(), id.clone());
-            post(self.quotas.allocator.report_used(&key, at.now), effects);
+            forward_quota_messages(self.quotas.allocator.report_used(&key, at.now), effects);
         }
         let is_archived =
             project.surveys.get(&defined.id).is_some_and(|entry| entry.current.status == Status::Archived);
@@ -153,8 +153,8 @@ impl Engine {
         effects: &mut Effects,
     ) {
         if reason == ClosedReason::Ended {
-            let told = self.closings.told.entry(key.project.clone()).or_default();
-            if told.insert(key.survey_id.clone(), closed_at) == Some(closed_at) {
+            let reported = self.closings.reported.entry(key.project.clone()).or_default();
+            if reported.insert(key.survey_id.clone(), closed_at) == Some(closed_at) {
                 return;
             }
         }
@@ -189,11 +189,11 @@ impl Engine {
         if counts.iter().all(Option::is_some) {
             let completed = counts.iter().flatten().sum();
             let OpenClosing { reason, at: closed_at, .. } = self.closings.open.remove(place);
-            self.tell_closed(at, key, reason, closed_at, completed, effects);
+            self.report_closed(at, key, reason, closed_at, completed, effects);
         }
     }
 
-    fn tell_closed(
+    fn report_closed(
         &self,
         at: RecordContext<'_>,
         key: &SurveyKey,
@@ -213,8 +213,8 @@ impl Engine {
             let survey_id = key.survey_id.clone();
             let closed = SurveyClosed { survey_id, reason, completed, at: closed_at };
             let part = format!("{}/{}", key.survey_id, reason.name());
-            let told = Message { kind, at: closed_at, data: Some(Data::closed(&key.project, &closed)) };
-            let delivery = message::delivery(&at.origin, endpoint, user, told, &part, at.now);
+            let message = Message { kind, at: closed_at, data: Some(Data::closed(&key.project, &closed)) };
+            let delivery = message::delivery(&at.origin, endpoint, user, message, &part, at.now);
             effects.outputs.push(outputs::delivery(delivery));
         }
     }

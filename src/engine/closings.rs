@@ -17,7 +17,8 @@ pub struct Closings {
     pub open: Vec<OpenClosing>,
     /// Partition 0: the end that was reported, by project and survey id.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub told: BTreeMap<String, BTreeMap<String, Millis>>,
+    #[serde(rename = "told")]
+    pub reported: BTreeMap<String, BTreeMap<String, Millis>>,
     /// The next end of a schedule to which an endpoint subscribes.
     #[serde(skip)]
     pub next_end: Option<Millis>,

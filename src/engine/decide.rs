@@ -2,7 +2,7 @@
 //! event ids, quotas and caps that the engine keeps beside it. It takes effect as a whole
 //! or not at all.
 
-use super::changes::{post, written};
+use super::changes::{forward_quota_messages, journal_value};
 use super::closing;
 use super::outputs;
 use super::state::Engine;
@@ -12,7 +12,7 @@ use askwhen_domain::eligibility::decision::{Decision, DecisionReason};
 use askwhen_domain::id::{self, Kind as IdKind};
 use askwhen_domain::json::Json;
 use askwhen_domain::quota::cap::{CapAnswer, CapAsk};
-use askwhen_domain::quota::{Change, QuotaStatus};
+use askwhen_domain::quota::{QuotaChange, QuotaStatus};
 use askwhen_domain::record::{Body, Record};
 use askwhen_domain::refs::SurveyKey;
 use askwhen_domain::time::{ClientTimes, Millis};
@@ -64,7 +64,7 @@ impl Engine {
         }
         let before = self.users.get(&record.project, &record.user_id)?;
         if let Some(owner) = before.alias_of().filter(|_| !matches!(record.body, Body::Erase)) {
-            return self.pass_on(ctx, record, hash, owner, at.partitions).map(Applied::Done);
+            return self.forward_to_user(ctx, record, hash, owner, at.partitions).map(Applied::Done);
         }
         // Of an erased user there are only event ids in the store's table and, if the
         // settings say so, the time of the last display.
@@ -98,24 +98,32 @@ impl Engine {
         // From here on its event ids are looked up in the table, too.
         user.overflowed |= erased_at.is_some() && !user.is_empty();
         out.spilled.iter().for_each(|(hash, seen_at)| self.remembered.keep(*hash, *seen_at));
-        for (survey_id, change) in &out.quotas {
-            let key = SurveyKey::new(record.project.to_string(), survey_id.clone());
-            self.quotas.allocator.change(&key, *change, at.now);
-            self.quotas.moved = true;
-            let is_limited = quota_statuses.contains_key(&key.survey_id);
-            if is_limited && matches!(change, Change::Complete { .. }) && closing::wants(&project, &key.survey_id) {
-                post(self.quotas.allocator.report_used(&key, at.now), &mut effects);
-            }
-        }
-        if !out.quotas.is_empty() {
-            post(self.quotas.allocator.settle(true, at.now), &mut effects);
-        }
+        self.apply_quota_changes(ctx, &out.quotas, &mut effects);
         self.change_caps(&out.caps, at.now, &mut effects);
         self.emit(ctx, record, hash, out, &mut effects)?;
         if user != *before {
             self.users.put(&record.project, &record.user_id, user);
         }
         Ok(Applied::Done(effects))
+    }
+
+    /// Applies changes of quotas by survey id, and returns grants that are not used any more.
+    fn apply_quota_changes(&mut self, ctx: ApplyContext<'_>, changes: &[(String, QuotaChange)], effects: &mut Effects) {
+        for (survey_id, change) in changes {
+            let key = SurveyKey::new(ctx.project_id.to_owned(), survey_id.clone());
+            self.quotas.allocator.change(&key, *change, ctx.now);
+            self.quotas.moved = true;
+            let is_limited = ctx.quota_statuses.contains_key(&key.survey_id);
+            if is_limited
+                && matches!(change, QuotaChange::Complete { .. })
+                && closing::wants(ctx.project, &key.survey_id)
+            {
+                forward_quota_messages(self.quotas.allocator.report_used(&key, ctx.now), effects);
+            }
+        }
+        if !changes.is_empty() {
+            forward_quota_messages(self.quotas.allocator.return_unused(ctx.now), effects);
+        }
     }
 
     /// The longest `expires_after` that any project allows, in milliseconds.
@@ -155,7 +163,7 @@ impl Engine {
             return Ok(effects);
         }
         if let Some(hash) = hash
-            && let Some(bodies) = self.answered_before(ctx, record, hash)?
+            && let Some(bodies) = self.stored_answer(ctx, record, hash)?
         {
             effects.reply = Some(bodies);
             return Ok(effects);
@@ -204,7 +212,7 @@ impl Engine {
 
     /// Forwards a record under an alias to the user of the alias. A record whose event id
     /// was seen under the alias is a repetition; only this partition can know that.
-    fn pass_on(
+    fn forward_to_user(
         &mut self,
         ctx: ApplyContext<'_>,
         record: &Record<'_>,
@@ -226,7 +234,7 @@ impl Engine {
         }
         // Its event time is that of its arrival here.
         let times = ClientTimes { received_at: record.times.received_at.or(Some(ctx.now)), ..record.times };
-        let (value, trusted) = written(&Record { user_id: owner.into(), times, ..record.clone() });
+        let (value, trusted) = journal_value(&Record { user_id: owner.into(), times, ..record.clone() });
         let to = id::partition_of(owner, partitions);
         effects.forwards.push(Outgoing { to, key: Some(owner.to_owned()), value, trusted, answers: true });
         Ok(effects)
@@ -239,7 +247,7 @@ impl Engine {
             return Ok(EngineReply::Accepted { duplicate: true, response_id: None });
         };
         if let Some(hash) = hash
-            && let Some(bodies) = self.answered_before(ctx, record, hash)?
+            && let Some(bodies) = self.stored_answer(ctx, record, hash)?
         {
             return Ok(bodies);
         }
@@ -257,7 +265,7 @@ impl Engine {
     }
 
     /// The stored answer to a trigger, unless its user was erased after it.
-    fn answered_before(
+    fn stored_answer(
         &self,
         ctx: ApplyContext<'_>,
         record: &Record<'_>,

@@ -292,8 +292,8 @@ mod tests {
             for (request, outcome) in [(1, CapOutcome::Counted(5)), (2, CapOutcome::Held(100))] {
                 let ask = caps.ask(CapAsk { key: key(value), rule }, request, false, 5);
                 let settle = caps.settle(CapChange { key: key(value), place: CapPlace::Request(request), outcome });
-                let told = [ask, settle].map(|message| CapMessage { from: home, ..message });
-                caps.receive(told.to_vec(), 5);
+                let messages = [ask, settle].map(|message| CapMessage { from: home, ..message });
+                caps.receive(messages.to_vec(), 5);
             }
             let mut batch = Batch::default();
             Quotas::of(quota::QuotaAllocator::new(home, old as u32), caps).freeze(None)(&mut batch);

@@ -15,7 +15,7 @@ pub mod export;
 pub mod families;
 mod open_windows;
 mod outputs;
-mod parking;
+mod pending;
 mod quotas;
 mod registrar;
 mod remembered;

@@ -1,5 +1,5 @@
 //! State of the quotas in a partition: leases, coordinators, and requests that wait for a
-//! grant; `parking` resumes them.
+//! grant; `pending` resumes them.
 
 use crate::engine::families;
 use serde::{Deserialize, Serialize};
@@ -40,7 +40,8 @@ pub struct PendingRequest {
     /// The sender's event id: a copy of the record waits together with it.
     pub event_id: Option<String>,
     pub reply_to: Vec<String>,
-    pub parked_at: Millis,
+    #[serde(rename = "parked_at")]
+    pub waiting_since: Millis,
     /// Surveys of which it needs a grant; empty if it waits behind another request of its
     /// user.
     pub waits_for: BTreeSet<String>,
@@ -53,7 +54,7 @@ impl PendingRequest {
     /// Whether it can wait longer. When an operator has put the time back, a request from
     /// the future does not wait any more.
     pub fn is_patient(&self, now: Millis) -> bool {
-        self.parked_at <= now && now < self.parked_at.saturating_add(PATIENCE)
+        self.waiting_since <= now && now < self.waiting_since.saturating_add(PATIENCE)
     }
 
     /// A hash that identifies its user.

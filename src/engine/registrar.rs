@@ -46,12 +46,12 @@ pub fn is_new(
 
 pub fn emit_definition(
     table: &Table,
-    judged: Result<Defined, EngineReply>,
+    decision: Result<Defined, EngineReply>,
     enabled: bool,
     at: RecordContext<'_>,
     effects: &mut Effects,
 ) -> Option<Defined> {
-    match judged {
+    match decision {
         Err(refusal) => {
             effects.reply = Some(refusal);
             None

@@ -28,17 +28,17 @@ struct ReportedVersions {
 /// # Errors
 /// When the log cannot be read.
 pub fn lost_definitions(table: &Table, log: &Log, meta: &CheckpointMeta) -> Result<Vec<NewRecord>, StopReason> {
-    let said = said(log)?;
+    let topic = newest_records(log)?;
     let mut lost: Vec<(&DefinitionRow, NewRecord)> = Vec::new();
     for row in table.rows().filter(|row| row.kind != Kind::Health) {
         let key = definition_key(&row.project, row.kind, &row.id);
-        let known = said.get(&key);
+        let known = topic.get(&key);
         // A record that is not applied yet is newer than the state.
-        let newer = known.and_then(|said| said.source).is_some_and(|source| source.offset >= meta.next);
+        let newer = known.and_then(|record| record.source).is_some_and(|source| source.offset >= meta.next);
         let there = match known {
             None => row.body.is_none(),
-            Some(said) if row.body.is_none() => said.version.is_none(),
-            Some(said) => said.version.is_some_and(|version| version >= row.version),
+            Some(record) if row.body.is_none() => record.version.is_none(),
+            Some(record) => record.version.is_some_and(|version| version >= row.version),
         };
         if !newer && !there {
             lost.push((row, record(row, &key, log, meta)?));
@@ -49,19 +49,19 @@ pub fn lost_definitions(table: &Table, log: &Log, meta: &CheckpointMeta) -> Resu
 }
 
 /// By key, its newest record.
-fn said(log: &Log) -> Result<BTreeMap<String, ReportedVersions>, StopReason> {
+fn newest_records(log: &Log) -> Result<BTreeMap<String, ReportedVersions>, StopReason> {
     let at = TopicPartition { topic: Topic::Definitions, partition: 0 };
     let bounds = log.bounds(at)?;
-    let mut said = BTreeMap::new();
+    let mut newest = BTreeMap::new();
     log.scan::<StopReason>(at, bounds.start, bounds.end, |record| {
         let Some(key) = record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok()) else { return Ok(()) };
         let source = record.header(SOURCE_HEADER).and_then(|source| Source::parse(source));
         let value = record.value.as_deref().map(serde_json::from_slice::<DefinitionRecord>);
         let version = value.and_then(Result::ok).map(|record| record.version);
-        said.insert(key.to_owned(), ReportedVersions { version, source });
+        newest.insert(key.to_owned(), ReportedVersions { version, source });
         Ok(())
     })?;
-    Ok(said)
+    Ok(newest)
 }
 
 /// The record of a row, as it was as far as the row knows.

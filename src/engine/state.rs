@@ -1,5 +1,5 @@
 //! The state of a partition's engine, and reads of it. Records change it in `decide`,
-//! `parking` and `commands`.
+//! `pending` and `commands`.
 
 use std::sync::Arc;
 
@@ -127,9 +127,9 @@ impl Engine {
     }
 
     /// Whether the coordinator in this partition would give a partition a grant: see
-    /// [`quota::QuotaCoordinator::gives`].
-    pub fn coordinator_gives(&self, key: &SurveyKey, asking: u32) -> Option<bool> {
-        self.quotas.allocator.coordinators.get(key)?.gives(asking)
+    /// [`quota::QuotaCoordinator::would_grant`].
+    pub fn coordinator_would_grant(&self, key: &SurveyKey, asking: u32) -> Option<bool> {
+        self.quotas.allocator.coordinators.get(key)?.would_grant(asking)
     }
 
     /// The places that waiting requests have asked for, each with the request's offset.
@@ -153,14 +153,14 @@ impl Engine {
         let grant = |survey: SurveyKey| {
             let epoch = allocator.leases.get(&survey)?.epoch;
             let SurveyKey { project, survey_id } = survey;
-            let message = QuotaSignal::Grant { count: 1, keep: false };
+            let signal = QuotaSignal::Grant { count: 1, keep: false };
             Some(QuotaMessage {
                 project,
                 survey_id,
                 epoch,
                 from: quota::COORDINATOR_PARTITION,
                 to: allocator.partition(),
-                message,
+                signal,
             })
         };
         let wanted = self.quotas.waited_for().into_iter();

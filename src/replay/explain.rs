@@ -247,9 +247,9 @@ impl OtherPartitions<'_> {
 
     /// Whether the coordinator would give a grant; `None` when that depends on grants
     /// that other partitions have not used.
-    fn gives(&mut self, own: &Replayer<Engine>, key: &SurveyKey) -> Result<Option<bool>, Error> {
+    fn would_grant(&mut self, own: &Replayer<Engine>, key: &SurveyKey) -> Result<Option<bool>, Error> {
         let asking = self.asking;
-        self.ask(own, quota::COORDINATOR_PARTITION, |engine| engine.coordinator_gives(key, asking))
+        self.ask(own, quota::COORDINATOR_PARTITION, |engine| engine.coordinator_would_grant(key, asking))
     }
 
     /// The answer of a counter, as a message to the request at an offset.
@@ -289,10 +289,10 @@ fn body(
         }
         for grant in grants {
             let key = SurveyKey::new(grant.project.clone(), grant.survey_id.clone());
-            let gives = coordinator.gives(replayer, &key)?;
-            supposed.extend(gives.is_none().then(|| grant.survey_id.clone()));
-            let message = if gives == Some(false) { QuotaSignal::Refuse } else { grant.message.clone() };
-            let answer = Decoded::Internal(Box::new(Internal::Quota(QuotaMessage { message, ..grant })));
+            let granted = coordinator.would_grant(replayer, &key)?;
+            supposed.extend(granted.is_none().then(|| grant.survey_id.clone()));
+            let signal = if granted == Some(false) { QuotaSignal::Refuse } else { grant.signal.clone() };
+            let answer = Decoded::Internal(Box::new(Internal::Quota(QuotaMessage { signal, ..grant })));
             late.extend(replayer.ask(coordinator.now, answer).map_err(failed)?.late_replies);
         }
     }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::erase::{erase_name, erase_names};
-use crate::engine::changes::{about_name, post};
+use crate::engine::changes::{about_name, forward_quota_messages};
 use crate::engine::registrar::REQUEST_LIFE;
 use crate::engine::state::Engine;
 use askwhen_domain::eligibility::apply::{self, ApplyContext, Departed, NO_CAPS, NO_QUOTAS};
@@ -108,7 +108,7 @@ fn depart(engine: &mut Engine, at: RecordContext<'_>, name: UserRef<'_>, owner: 
     let mut epochs = BTreeMap::new();
     for (survey_id, until) in holds {
         let key = SurveyKey::new(name.project, survey_id.clone());
-        epochs.insert(survey_id, engine.quotas.allocator.depart(&key, until, at.now));
+        epochs.insert(survey_id, engine.quotas.allocator.move_hold_out(&key, until, at.now));
     }
     engine.users.put(name.project, name.user_id, left);
     Ok(MergedState { state: STANDARD.encode(state::encode(&state)), from: at.origin.partition, epochs })
@@ -131,11 +131,11 @@ fn absorb(
     let granted = epochs.iter().filter(|(survey_id, epoch)| allocator.epoch(&key(survey_id)) == **epoch);
     let granted: BTreeSet<String> = granted.map(|(survey_id, _)| survey_id.clone()).collect();
     let project = engine.table.definitions.project(user.project).unwrap_or(&engine.empty).clone();
-    let (applied, holds) = apply::absorb(context(at, user, &project), before, (alias, theirs), &granted);
+    let (applied, holds) = apply::absorb(context(at, user, &project), before, alias, theirs, &granted);
     let mut effects = accepted(false);
     for (survey_id, until) in holds {
-        let messages = engine.quotas.allocator.arrive(&key(&survey_id), until, *from, at.now);
-        post(messages, &mut effects);
+        let messages = engine.quotas.allocator.move_hold_in(&key(&survey_id), until, *from, at.now);
+        forward_quota_messages(messages, &mut effects);
     }
     applied.out.spilled.iter().for_each(|(hash, seen_at)| engine.remembered.keep(*hash, *seen_at));
     let mut merged = applied.user;

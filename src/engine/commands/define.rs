@@ -21,8 +21,8 @@ const MAX_DEFINITIONS: usize = 10_000;
 pub fn apply(engine: &mut Engine, at: RecordContext<'_>, command: &Define) -> Result<Effects, Failure> {
     let mut effects = Effects::default();
     if is_new(&mut engine.table, at, &command.request_id, command.asked_at, &mut effects) {
-        let judged = decide(&engine.table, command);
-        if let Some(defined) = emit_definition(&engine.table, judged, false, at, &mut effects) {
+        let decision = decide(&engine.table, command);
+        if let Some(defined) = emit_definition(&engine.table, decision, false, at, &mut effects) {
             defined::install(engine, at, &defined, &mut effects)?;
         }
     }

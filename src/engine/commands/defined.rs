@@ -1,6 +1,6 @@
 //! A definition with its version, from the registrar to every partition.
 
-use crate::engine::changes::post;
+use crate::engine::changes::forward_quota_messages;
 use crate::engine::state::Engine;
 use askwhen_domain::id::Kind as IdKind;
 use askwhen_domain::refs::SurveyKey;
@@ -54,7 +54,7 @@ pub fn install(
     if let Some(entry) = entry {
         let key = SurveyKey::new(defined.project.clone(), defined.id.clone());
         let (version, limit) = (entry.version, entry.current.limits.max_completed);
-        post(engine.quotas.allocator.limit(&key, version, limit, at.now), effects);
+        forward_quota_messages(engine.quotas.allocator.set_limit(&key, version, limit, at.now), effects);
         engine.resume_pending(at, effects)?;
     }
     engine.definition_closes(at, defined, was, effects);

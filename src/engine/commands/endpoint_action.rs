@@ -21,26 +21,26 @@ const MAX_PREVIOUS: usize = 5;
 pub fn apply(engine: &mut Engine, at: RecordContext<'_>, command: &EndpointCommand) -> Result<Effects, Failure> {
     let mut effects = Effects::default();
     if is_new(&mut engine.table, at, &command.request_id, command.asked_at, &mut effects) {
-        let judged = operated(&engine.table, at, command);
+        let decision = decide(&engine.table, at, command);
         let enables = matches!(command.act, EndpointAction::Enable);
-        if let Some(defined) = emit_definition(&engine.table, judged, enables, at, &mut effects) {
+        if let Some(defined) = emit_definition(&engine.table, decision, enables, at, &mut effects) {
             defined::install(engine, at, &defined, &mut effects)?;
         }
     }
     Ok(effects)
 }
 
-fn operated(table: &Table, at: RecordContext<'_>, operate: &EndpointCommand) -> Result<Defined, EngineReply> {
-    let row = table.row(&operate.project, Kind::Endpoint, &operate.endpoint_id);
+fn decide(table: &Table, at: RecordContext<'_>, command: &EndpointCommand) -> Result<Defined, EngineReply> {
+    let row = table.row(&command.project, Kind::Endpoint, &command.endpoint_id);
     let Some((old, version)) = row.and_then(|row| Some((row.body.as_deref()?, row.version))) else {
         return Err(refused("not_found", "there is no such endpoint"));
     };
-    if operate.if_match.is_some_and(|wanted| wanted != version) {
+    if command.if_match.is_some_and(|wanted| wanted != version) {
         return Err(refused("precondition_failed", "the definition has another version by now; read it again"));
     }
     let mut value = old.value();
     let mut kept = EndpointSecrets::of(old);
-    match &operate.act {
+    match &command.act {
         EndpointAction::Enable => {
             value["enabled"] = true.into();
             kept.disabled = None;
@@ -67,14 +67,14 @@ fn operated(table: &Table, at: RecordContext<'_>, operate: &EndpointCommand) -> 
     let body = kept.put_into(&mut value);
     let changed = body != *old;
     Ok(Defined {
-        project: operate.project.clone(),
+        project: command.project.clone(),
         kind: Kind::Endpoint,
-        id: operate.endpoint_id.clone(),
+        id: command.endpoint_id.clone(),
         version: if changed { version + 1 } else { version },
         changed,
         created: false,
         used_new_secret: false,
         body: Some(body),
-        actor: operate.actor.clone(),
+        actor: command.actor.clone(),
     })
 }

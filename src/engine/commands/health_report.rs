@@ -19,12 +19,12 @@ use askwhen_wire::topics::DefinitionRecord;
 /// When the store cannot be read.
 pub fn apply(engine: &mut Engine, at: RecordContext<'_>, command: EndpointHealthReport) -> Result<Effects, Failure> {
     let mut effects = Effects::default();
-    let told = match command.seq {
+    let numbered = match command.seq {
         Some(_) => Some(command),
         None if !is_first(engine, at, &command)? => None,
         None => registered(&engine.table, at, command, &mut effects),
     };
-    effects.outputs.extend(told.and_then(|report| outputs::health(at, report)));
+    effects.outputs.extend(numbered.and_then(|report| outputs::health(at, report)));
     Ok(effects)
 }
 

@@ -31,14 +31,14 @@ pub fn apply(engine: &mut Engine, at: RecordContext<'_>, record: Decoded<'_>) ->
         Decoded::User(record) => user_record::apply(engine, at, &record),
         Decoded::Internal(internal) => match *internal {
             Internal::Query(query) => query::apply(engine, at, query),
-            Internal::Quota(mail) => quota::apply(engine, at, &mail),
+            Internal::Quota(message) => quota::apply(engine, at, &message),
             Internal::Cap(message) => cap::apply(engine, at, message),
             Internal::Closing(message) => Ok(closing::apply(engine, at, &message)),
             Internal::Erase(erase) => erase::apply(engine, at, erase),
             Internal::Alias(alias) => alias::apply(engine, at, alias),
             Internal::AliasStep(step) => alias::step(engine, at, step),
             Internal::Define(define) => define::apply(engine, at, &define),
-            Internal::EndpointCommand(operate) => endpoint_action::apply(engine, at, &operate),
+            Internal::EndpointCommand(command) => endpoint_action::apply(engine, at, &command),
             Internal::Defined(defined) => defined::apply(engine, at, &defined),
             Internal::EndpointHealthReport(report) => health_report::apply(engine, at, report),
             Internal::Redeliver { delivery, told_at, asked_at } => {

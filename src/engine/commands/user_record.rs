@@ -19,14 +19,14 @@ pub fn apply(engine: &mut Engine, at: RecordContext<'_>, record: &Record<'_>) ->
     if askwhen_process::fault::mutant("skip_dedupe") && record.event_id.is_some() {
         return apply(engine, at, &Record { event_id: None, ..record.clone() });
     }
-    let mut effects = engine.judge_or_park(at, record)?;
+    let mut effects = engine.decide_or_wait(at, record)?;
     // Last, so that a record that panics does not mark its name as met.
-    tell_name(engine, at, record, &mut effects);
+    report_name(engine, at, record, &mut effects);
     Ok(effects)
 }
 
 /// Reports a name that is met for the first time to the registrar.
-fn tell_name(engine: &mut Engine, at: RecordContext<'_>, record: &Record<'_>, effects: &mut Effects) {
+fn report_name(engine: &mut Engine, at: RecordContext<'_>, record: &Record<'_>, effects: &mut Effects) {
     let (name, kind) = match &record.body {
         Body::Event { name, .. } => (name, TriggerKind::Backend),
         Body::Trigger { trigger, .. } => (trigger, TriggerKind::Frontend),

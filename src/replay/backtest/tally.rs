@@ -178,8 +178,8 @@ impl Tally {
             let survey = entry(&mut self.surveys, &evaluation.survey_id);
             survey.counts.considered += 1;
             survey.considered.insert(user);
-            match &evaluation.stop {
-                Some(stop) => *survey.counts.not_offered.entry(stop.gate.name()).or_default() += 1,
+            match &evaluation.failure {
+                Some(failure) => *survey.counts.not_offered.entry(failure.gate.name()).or_default() += 1,
                 None if offered.is_some_and(|offered| offered.survey_id == evaluation.survey_id) => {
                     survey.counts.offered += 1;
                 }
@@ -206,9 +206,9 @@ impl Tally {
     /// Notes the gate that failed here, of an offer that the run as it was has made.
     pub fn note_failed_gate(&mut self, offer_id: &str, survey_id: &str, decision: Option<&Decision>) {
         let evaluations = decision.map_or(&[][..], |decision| &decision.evaluations);
-        let stop = evaluations.iter().find(|e| e.survey_id == survey_id).and_then(|e| e.stop.as_ref());
-        if let Some(stop) = stop {
-            self.failed_gates.insert(offer_id.to_owned(), stop.gate.name());
+        let failure = evaluations.iter().find(|e| e.survey_id == survey_id).and_then(|e| e.failure.as_ref());
+        if let Some(failure) = failure {
+            self.failed_gates.insert(offer_id.to_owned(), failure.gate.name());
         }
     }
 

@@ -130,11 +130,19 @@ pub struct GateFailure {
     pub hint: Option<&'static str>,
 }
 
+impl GateFailure {
+    /// A gate that is shut, without a hint.
+    pub(crate) fn new(gate: Gate, actual: Value, until: Option<Millis>) -> GateFailure {
+        GateFailure { gate, actual, until, hint: None }
+    }
+}
+
 /// The outcome for one survey.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Evaluation {
     pub survey_id: String,
-    pub stop: Option<GateFailure>,
+    /// The gate that is shut; `None` when all are open.
+    pub failure: Option<GateFailure>,
     /// Whether the survey is in status `shadow`: it is evaluated and never offered.
     pub shadow: bool,
 }
@@ -144,12 +152,12 @@ impl Serialize for Evaluation {
         use serde::ser::SerializeMap;
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("survey_id", &self.survey_id)?;
-        map.serialize_entry("pass", &self.stop.is_none())?;
-        if let Some(stop) = &self.stop {
-            map.serialize_entry("gate", &stop.gate)?;
-            map.serialize_entry("actual", &stop.actual)?;
-            map.serialize_entry("until", &stop.until.map(time::format_time))?;
-            if let Some(hint) = stop.hint {
+        map.serialize_entry("pass", &self.failure.is_none())?;
+        if let Some(failure) = &self.failure {
+            map.serialize_entry("gate", &failure.gate)?;
+            map.serialize_entry("actual", &failure.actual)?;
+            map.serialize_entry("until", &failure.until.map(time::format_time))?;
+            if let Some(hint) = failure.hint {
                 map.serialize_entry("hint", hint)?;
             }
         }

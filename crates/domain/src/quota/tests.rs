@@ -4,6 +4,9 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::refs::SurveyKey;
+use crate::time::Millis;
+use std::collections::{BTreeMap, VecDeque};
 
 const PARTITIONS: usize = 8;
 
@@ -24,7 +27,7 @@ struct World {
     ways: BTreeMap<(u32, u32), VecDeque<QuotaMessage>>,
     offers: Vec<Offer>,
     /// Triggers that wait for a grant.
-    parked: Vec<u64>,
+    waiting: Vec<u64>,
     completed: u64,
     now: Millis,
 }
@@ -37,7 +40,7 @@ impl World {
             allocators,
             ways: BTreeMap::new(),
             offers: Vec::new(),
-            parked: vec![0; PARTITIONS],
+            waiting: vec![0; PARTITIONS],
             completed: 0,
             now: 0,
         }
@@ -45,13 +48,13 @@ impl World {
 
     fn limit(&mut self, version: u64, limit: u64) {
         for partition in 0..PARTITIONS {
-            let mail = self.allocators[partition].limit(&key(), version, Some(limit), self.now);
-            self.send(mail);
+            let messages = self.allocators[partition].set_limit(&key(), version, Some(limit), self.now);
+            self.send(messages);
         }
     }
 
-    fn send(&mut self, mail: Vec<QuotaMessage>) {
-        for one in mail {
+    fn send(&mut self, messages: Vec<QuotaMessage>) {
+        for one in messages {
             self.ways.entry((one.from, one.to)).or_default().push_back(one);
         }
     }
@@ -60,39 +63,39 @@ impl World {
     fn deliver(&mut self, pick: usize) -> bool {
         let ways: Vec<(u32, u32)> = self.ways.iter().filter(|(_, way)| !way.is_empty()).map(|(at, _)| *at).collect();
         let Some(at) = ways.get(pick % ways.len().max(1)) else { return false };
-        let mail = self.ways.get_mut(at).and_then(VecDeque::pop_front).expect("it is not empty");
-        let mail = self.allocators[at.1 as usize].receive(&mail, self.now);
-        self.send(mail);
+        let messages = self.ways.get_mut(at).and_then(VecDeque::pop_front).expect("it is not empty");
+        let messages = self.allocators[at.1 as usize].receive(&messages, self.now);
+        self.send(messages);
         self.unpark(at.1 as usize);
         true
     }
 
     /// As the engine does after every record.
     fn unpark(&mut self, partition: usize) {
-        while self.parked[partition] > 0 {
+        while self.waiting[partition] > 0 {
             match self.allocators[partition].status(&key(), self.now) {
                 QuotaStatus::Available => self.hold(partition),
                 QuotaStatus::Exhausted => {}
                 QuotaStatus::NeedsGrant => {
-                    let mail = self.allocators[partition].ask(&key(), self.parked[partition], self.now);
-                    self.send(mail);
+                    let messages = self.allocators[partition].ask(&key(), self.waiting[partition], self.now);
+                    self.send(messages);
                     return;
                 }
             }
-            self.parked[partition] -= 1;
+            self.waiting[partition] -= 1;
         }
-        let mail = self.allocators[partition].settle(true, self.now);
-        self.send(mail);
+        let messages = self.allocators[partition].return_unused(self.now);
+        self.send(messages);
     }
 
     fn hold(&mut self, partition: usize) {
         let until = self.now + 600_000;
-        self.allocators[partition].change(&key(), Change::Hold { until }, self.now);
+        self.allocators[partition].change(&key(), QuotaChange::Hold { until }, self.now);
         self.offers.push(Offer { partition, until });
     }
 
     fn ask(&mut self, partition: usize) {
-        self.parked[partition] += 1;
+        self.waiting[partition] += 1;
         self.unpark(partition);
     }
 
@@ -105,14 +108,14 @@ impl World {
         let at = pick % self.offers.len();
         let Offer { partition, until } = self.offers[at];
         let change = match how {
-            0 => Change::Release { until },
+            0 => QuotaChange::Release { until },
             1 => {
                 self.offers[at].until = until + 86_400_000;
-                Change::Prolong { until, to: until + 86_400_000 }
+                QuotaChange::Prolong { until, to: until + 86_400_000 }
             }
             _ => {
                 self.completed += 1;
-                Change::Complete { held: Some(until) }
+                QuotaChange::Complete { held: Some(until) }
             }
         };
         if how != 1 {
@@ -220,7 +223,7 @@ fn a_lowered_limit_holds_at_once_and_a_raised_one_opens_again() {
     assert_eq!((world.completed, world.offers.len()), (6, 0));
     world.limit(3, 7);
     world.quiet();
-    world.now += REFUSAL_LIFE;
+    world.now += super::allocator::REFUSAL_LIFE;
     world.ask(5);
     world.ask(6);
     world.quiet();
@@ -236,7 +239,7 @@ fn a_dismissal_elsewhere_opens_it_for_whoever_was_refused() {
     world.quiet();
     world.ask(5);
     world.quiet();
-    assert_eq!((world.offers.len(), world.parked[5]), (1, 0), "refused");
+    assert_eq!((world.offers.len(), world.waiting[5]), (1, 0), "refused");
     world.end(0, 0);
     world.quiet();
     world.ask(5);
@@ -249,33 +252,33 @@ fn a_hold_that_moves_is_counted_once_and_comes_free_where_it_is() {
     let key = SurveyKey::new("p", "s");
     for is_late in [false, true] {
         let mut parts: Vec<QuotaAllocator> = (0..3).map(|partition| QuotaAllocator::new(partition, 3)).collect();
-        let mut post: VecDeque<QuotaMessage> = VecDeque::new();
-        let deliver = |parts: &mut Vec<QuotaAllocator>, post: &mut VecDeque<QuotaMessage>| {
-            while let Some(message) = post.pop_front() {
+        let mut messages: VecDeque<QuotaMessage> = VecDeque::new();
+        let deliver = |parts: &mut Vec<QuotaAllocator>, messages: &mut VecDeque<QuotaMessage>| {
+            while let Some(message) = messages.pop_front() {
                 let answers = parts[message.to as usize].receive(&message, 1);
-                post.extend(answers);
+                messages.extend(answers);
             }
         };
         for part in &mut parts {
-            part.change(&key, Change::Hold { until: 100 }, 0);
+            part.change(&key, QuotaChange::Hold { until: 100 }, 0);
         }
         for part in &mut parts {
-            post.extend(part.limit(&key, 1, Some(3), 0));
+            messages.extend(part.set_limit(&key, 1, Some(3), 0));
         }
         // The report of the partition that it leaves may come later than the move.
-        let report = post.iter().position(|message| message.from == 1).filter(|_| is_late);
-        let late = report.and_then(|place| post.remove(place));
-        assert_eq!(parts[1].depart(&key, 100, 1), 1);
+        let report = messages.iter().position(|message| message.from == 1).filter(|_| is_late);
+        let late = report.and_then(|place| messages.remove(place));
+        assert_eq!(parts[1].move_hold_out(&key, 100, 1), 1);
         assert_eq!(parts[2].epoch(&key), 1);
-        post.extend(parts[2].arrive(&key, 100, 1, 1));
-        post.extend(late);
-        deliver(&mut parts, &mut post);
+        messages.extend(parts[2].move_hold_in(&key, 100, 1, 1));
+        messages.extend(late);
+        deliver(&mut parts, &mut messages);
         assert_eq!(parts[0].coordinators[&key].out, [Some(1), Some(0), Some(2)], "late: {is_late}");
-        parts[2].change(&key, Change::Release { until: 100 }, 2);
-        post.extend(parts[2].settle(true, 2));
-        deliver(&mut parts, &mut post);
+        parts[2].change(&key, QuotaChange::Release { until: 100 }, 2);
+        messages.extend(parts[2].return_unused(2));
+        deliver(&mut parts, &mut messages);
         assert_eq!(parts[0].coordinators[&key].out, [Some(1), Some(0), Some(1)], "late: {is_late}");
-        parts[2].change(&key, Change::Complete { held: Some(100) }, 3);
+        parts[2].change(&key, QuotaChange::Complete { held: Some(100) }, 3);
         assert_eq!((parts[2].leases[&key].used, parts[2].leases[&key].free), (1, 0));
     }
 }

@@ -137,14 +137,14 @@ impl ActivationRecord {
 
 impl EvaluationRecord {
     fn of(evaluation: &Evaluation) -> EvaluationRecord {
-        let stop = evaluation.stop.as_ref();
+        let failure = evaluation.failure.as_ref();
         EvaluationRecord {
             survey_id: evaluation.survey_id.clone(),
-            pass: stop.is_none(),
-            gate: stop.map(|stop| stop.gate.name().to_owned()),
-            actual: stop.map(|stop| Json::of(&stop.actual)),
-            until: stop.map(|stop| Json::of(&stop.until.map(time::format_time))),
-            hint: stop.and_then(|stop| stop.hint).map(str::to_owned),
+            pass: failure.is_none(),
+            gate: failure.map(|failure| failure.gate.name().to_owned()),
+            actual: failure.map(|failure| Json::of(&failure.actual)),
+            until: failure.map(|failure| Json::of(&failure.until.map(time::format_time))),
+            hint: failure.and_then(|failure| failure.hint).map(str::to_owned),
             shadow: evaluation.shadow,
         }
     }
@@ -161,8 +161,8 @@ mod tests {
     /// Whoever asked for a decision and whoever reads the topic read the same.
     #[test]
     fn a_record_is_the_decision_that_was_answered_with_its_project_before_it() {
-        let stop = |gate, actual, until, hint| Some(GateFailure { gate, actual, until, hint });
-        let evaluation = |survey_id: &str, stop, shadow| Evaluation { survey_id: survey_id.into(), stop, shadow };
+        let failure = |gate, actual, until, hint| Some(GateFailure { gate, actual, until, hint });
+        let evaluation = |survey_id: &str, failure, shadow| Evaluation { survey_id: survey_id.into(), failure, shadow };
         let decision = Decision {
             decision_id: "dec_1".into(),
             event_id: "e".into(),
@@ -192,8 +192,8 @@ mod tests {
             }),
             evaluations: vec![
                 evaluation("s", None, false),
-                evaluation("t", stop(Gate::Cooldown, json!({"n": 1.5}), Some(9), None), false),
-                evaluation("u", stop(Gate::NotActivated, json!(null), None, Some("wait")), true),
+                evaluation("t", failure(Gate::Cooldown, json!({"n": 1.5}), Some(9), None), false),
+                evaluation("u", failure(Gate::NotActivated, json!(null), None, Some("wait")), true),
                 evaluation("v", None, true),
             ],
         };

@@ -156,7 +156,7 @@ fn a_checkout_abandoned_for_half_an_hour() {
     let mut play = Play::new(std::slice::from_ref(&survey));
     play.event_named(0, "checkout", r#"{"cart":7}"#);
     let decision = play.ask_in(30 * MINUTE - 1, None);
-    let stop = decision.evaluations[0].stop.clone().unwrap();
+    let stop = decision.evaluations[0].failure.clone().unwrap();
     assert_eq!((stop.gate.name(), stop.until), ("not_activated", Some(30 * MINUTE)));
     let offered = play.ask_in(30 * MINUTE, None).survey.expect("nobody has paid");
     let activation = offered.activation.unwrap();

@@ -19,7 +19,7 @@ fn where_filters_on_activation_and_on_the_trigger() {
     play.event_with(2, 2, "{\"min\":180}");
     let elsewhere = play.ask_with(3, Context::default(), "{\"tab\":\"shop\"}");
     assert_eq!(elsewhere.reason.name(), "show_on_mismatch");
-    assert_eq!(elsewhere.evaluations[0].stop.as_ref().unwrap().actual, json!({"property": "tab", "actual": "shop"}));
+    assert_eq!(elsewhere.evaluations[0].failure.as_ref().unwrap().actual, json!({"property": "tab", "actual": "shop"}));
     assert_eq!(play.ask_with(4, Context::default(), "{\"tab\":\"home\"}").reason.name(), "offered");
 }
 
@@ -59,7 +59,7 @@ fn statuses() {
     }
     let mut shadow = Play::new(&[json!({"status": "shadow", "activate": null, "expires_after": null})]);
     let evaluation = shadow.ask_in(0, None).evaluations.remove(0);
-    assert!(evaluation.shadow && evaluation.stop.is_none());
+    assert!(evaluation.shadow && evaluation.failure.is_none());
     let test = json!({"status": "test", "test_users": ["ann"], "activate": null, "expires_after": null, "frequency": {"repeat": "once"}});
     let mut tester = Play::new(std::slice::from_ref(&test));
     for at in [0, 1] {
@@ -84,12 +84,12 @@ fn a_schedule_says_when_and_when_next() {
     let schedule = json!({"timezone": "Europe/Berlin", "days": ["thu", "fri"], "hours": ["06:00", "23:00"]});
     let mut play = Play::new(&[json!({"activate": null, "expires_after": null, "schedule": schedule})]);
     let decision = play.ask_in(5 * HOUR - 1, None);
-    let stop = decision.evaluations[0].stop.clone().unwrap();
+    let stop = decision.evaluations[0].failure.clone().unwrap();
     assert_eq!((stop.gate.name(), stop.until), ("out_of_schedule", Some(5 * HOUR)));
     assert_eq!(stop.actual, json!("Thu 1970-01-01T05:59:59+01:00"));
     play.expect(5 * HOUR, "offered");
     play.expect(22 * HOUR - 1, "offered");
-    assert_eq!(play.ask_in(22 * HOUR, None).evaluations[0].stop.as_ref().unwrap().until, Some(29 * HOUR));
+    assert_eq!(play.ask_in(22 * HOUR, None).evaluations[0].failure.as_ref().unwrap().until, Some(29 * HOUR));
     play.expect(29 * HOUR, "offered");
     play.expect(2 * DAY + 12 * HOUR, "out_of_schedule");
 }
@@ -104,7 +104,7 @@ fn targeting_looks_at_attributes_and_at_what_other_surveys_have_been() {
         json!({"activate": null, "expires_after": null, "targeting": targeting,
         "frequency": {"repeat": "every_activation", "global_cooldown": "ignore"}}),
     ]);
-    let stop_of = |decision: Decision| decision.evaluations[0].stop.clone().unwrap();
+    let stop_of = |decision: Decision| decision.evaluations[0].failure.clone().unwrap();
     let stop = stop_of(play.ask_in(0, None));
     assert_eq!((stop.gate.name(), stop.actual), ("targeting_failed", json!({"attribute": "plan", "actual": null})));
     play.apply(1, ClientTimes::default(), None, Body::Attributes(vec![("plan".into(), Json::from_valid("\"pro\""))]));
@@ -154,7 +154,7 @@ fn offers(surveys: &[Value], users: usize, before: impl Fn(&mut Play, usize)) ->
         before(&mut play, n);
         let decision = play.ask_in(0, None);
         let open = |survey: &&askwhen_domain::eligibility::decision::Evaluation| {
-            survey.stop.as_ref().is_none_or(|stop| stop.gate.name() == "preempted")
+            survey.failure.as_ref().is_none_or(|stop| stop.gate.name() == "preempted")
         };
         decision.evaluations.iter().filter(open).map(|survey| survey.survey_id.clone()).collect()
     };
@@ -231,7 +231,7 @@ fn of_several_windows_one_that_the_share_holds_is_offered() {
         arm(&mut both, 0, left_out);
         arm(&mut both, 1, held);
         // While the first is open and left out, the next that opens says why.
-        let stop = both.ask_in(10 * MINUTE, None).evaluations[0].stop.clone().unwrap();
+        let stop = both.ask_in(10 * MINUTE, None).evaluations[0].failure.clone().unwrap();
         assert_eq!((stop.gate.name(), stop.until), ("delay_pending", Some(11 * MINUTE)));
         let offered = both.ask_in(30 * MINUTE, None).survey.expect("one of them is held");
         assert_eq!(offered.activation.unwrap().event_id, format!("event_{held}"));
@@ -245,7 +245,7 @@ fn a_spread_gives_each_user_a_moment_of_their_own() {
     let begins = |n: usize| {
         let mut play = Play::new(std::slice::from_ref(&survey));
         play.user_id = Box::leak(format!("user_{n}").into_boxed_str());
-        let stop = play.ask_in(0, None).evaluations[0].stop.clone().expect("nobody begins at once");
+        let stop = play.ask_in(0, None).evaluations[0].failure.clone().expect("nobody begins at once");
         let until = stop.until.expect("it comes by itself");
         play.expect(until - 1, "not_sampled");
         play.expect(until, "offered");

@@ -74,7 +74,7 @@ fn an_undisplayed_offer_is_given_again_to_its_session_and_to_no_other() {
     let again = play.ask_in(1, Some("a"));
     assert_eq!((again.reason.name(), &again.survey.unwrap().offer_id), ("offered", &first.offer_id));
     let elsewhere = play.ask_in(2, Some("b"));
-    let stop = elsewhere.evaluations[0].stop.clone().unwrap();
+    let stop = elsewhere.evaluations[0].failure.clone().unwrap();
     assert_eq!((stop.gate, stop.until), (Gate::OfferOutstanding, Some(10 * MINUTE)));
     play.expect(3, "offer_outstanding");
     let lapsed = play.ask_in(10 * MINUTE, Some("b")).survey.unwrap();
@@ -96,6 +96,6 @@ fn priority_then_expiry_then_age_then_id() {
         let decision = play.ask_in(MINUTE, None);
         assert_eq!(decision.survey.unwrap().survey_id, winner);
         let loser = decision.evaluations.iter().find(|e| e.survey_id != winner).unwrap();
-        assert_eq!(loser.stop.as_ref().unwrap().gate, Gate::Preempted);
+        assert_eq!(loser.failure.as_ref().unwrap().gate, Gate::Preempted);
     }
 }

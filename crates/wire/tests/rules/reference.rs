@@ -82,7 +82,7 @@ impl World {
             let survey = definition::survey(&survey, None).unwrap_or_else(|e| panic!("{survey}: {e:?}"));
             let key = SurveyKey::new(KEY, survey.survey_id.clone());
             world.version += 1;
-            world.allocator.limit(&key, world.version, survey.limits.max_completed, world.now);
+            world.allocator.set_limit(&key, world.version, survey.limits.max_completed, world.now);
             world.project.put_survey(world.version, survey, world.now, 0);
         }
         world
@@ -123,7 +123,7 @@ impl World {
             let told = settled.into_iter().chain(back).collect();
             assert!(self.counters.receive(told, self.now).is_empty(), "one partition has all counters");
             out.quotas.iter().for_each(|(id, change)| self.allocator.change(&key(id), *change, self.now));
-            self.allocator.settle(true, self.now);
+            self.allocator.return_unused(self.now);
             self.users.get_mut(user_id).expect("known").0 = user;
             return out;
         }
@@ -176,13 +176,13 @@ impl World {
         };
         let Departed { state, left, holds, .. } = depart(ctx("anon"), &self.users["anon"].0, "ann");
         let granted = holds.iter().map(|(survey_id, _)| survey_id.clone()).collect();
-        let (merged, arrived) = absorb(ctx("ann"), &self.users["ann"].0, ("anon", state), &granted);
+        let (merged, arrived) = absorb(ctx("ann"), &self.users["ann"].0, "anon", state, &granted);
         assert_eq!(holds, arrived);
         for (survey_id, until) in holds {
             let key = SurveyKey::new(KEY, survey_id);
-            let epoch = self.allocator.depart(&key, until, now);
+            let epoch = self.allocator.move_hold_out(&key, until, now);
             assert_eq!(epoch, self.allocator.epoch(&key));
-            assert!(self.allocator.arrive(&key, until, 0, now).is_empty(), "it is the coordinator's partition");
+            assert!(self.allocator.move_hold_in(&key, until, 0, now).is_empty(), "it is the coordinator's partition");
         }
         let (_, theirs) = self.users.insert("anon".into(), (left, Past::default())).expect("known");
         let (user, past) = self.users.get_mut("ann").expect("known");
@@ -325,7 +325,7 @@ impl World {
             let of_values = self.survey(id).match_by().is_some();
             let is_over = |gate: Gate| of_values && matches!(gate, Gate::Expired | Gate::Cancelled);
             let is_same = |one: Gate, other: Gate| one == other || (is_over(one) && is_over(other));
-            let is_it = |shut: &Option<Shut>| match (&found.stop, shut) {
+            let is_it = |shut: &Option<Shut>| match (&found.failure, shut) {
                 (None, None) => true,
                 (Some(stop), Some(shut)) => is_same(stop.gate, shut.gate) && shut.untils.contains(&stop.until),
                 _ => false,
@@ -348,7 +348,7 @@ impl World {
         }
         assert_eq!(decision.survey.as_ref().map(|survey| &survey.survey_id), offered, "{}", says());
         let first = decision.evaluations.iter().find(|found| !found.shadow);
-        let first = first.and_then(|found| found.stop.as_ref()).map(|stop| DecisionReason::Gate(stop.gate));
+        let first = first.and_then(|found| found.failure.as_ref()).map(|stop| DecisionReason::Gate(stop.gate));
         let reason =
             if offered.is_some() { DecisionReason::Offered } else { first.unwrap_or(DecisionReason::NoSurvey) };
         assert_eq!(decision.reason, reason, "{}", says());

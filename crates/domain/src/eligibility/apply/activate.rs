@@ -28,8 +28,8 @@ pub(super) struct EventContext<'a> {
     pub session_id: Option<&'a str>,
 }
 
-pub(super) fn event(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_>, told: EventContext<'_>) {
-    let EventContext { name, properties, session_id } = told;
+pub(super) fn event(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_>, event: EventContext<'_>) {
+    let EventContext { name, properties, session_id } = event;
     let at = record.times.event_time(ctx.now);
     if at.saturating_add(ctx.project.settings.allowed_lateness) < ctx.now {
         return;
@@ -88,7 +88,7 @@ pub(super) fn event(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_>,
         let session = session.filter(|_| activation.counts_sessions());
         let fact = ActivationEvent { session, ..ActivationEvent::new(pattern_mask, event.clone()) };
         let is_offered = |offset: u64| offered.contains(&offset);
-        windows::insert(ctx, user, entry, (value.as_ref(), fact), &is_offered);
+        windows::insert(ctx, user, entry, value.as_ref(), fact, &is_offered);
     }
 }
 

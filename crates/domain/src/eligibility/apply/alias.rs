@@ -39,7 +39,8 @@ fn holds(user: &User, now: Millis) -> Vec<(String, Millis)> {
 pub fn absorb(
     ctx: ApplyContext<'_>,
     before: &User,
-    (alias, theirs): (&str, User),
+    alias: &str,
+    theirs: User,
     granted: &BTreeSet<String>,
 ) -> (Applied, Vec<(String, Millis)>) {
     let offer_known = ctx.project.settings.offer_known;
@@ -55,13 +56,13 @@ pub fn absorb(
     let offered: Vec<u64> = offers.filter_map(|offer| Some(offer.activation.as_ref()?.offset)).collect();
     let is_offered = |offset: u64| offered.contains(&offset);
     for (survey_id, state) in theirs.surveys.iter() {
-        windows::absorb(ctx, &mut user, survey_id, (None, state), &is_offered);
+        windows::absorb(ctx, &mut user, survey_id, None, state, &is_offered);
         let per = ctx.project.surveys.get(&**survey_id).and_then(|entry| entry.current.frequency.per);
         history::absorb(&mut user, survey_id, state, theirs.survey_extension(survey_id), per);
     }
     for (survey_id, kept) in theirs.extension.iter().flat_map(|extension| &extension.surveys) {
         for one in &kept.matched {
-            windows::absorb(ctx, &mut user, survey_id, (Some(&one.value), &one.state), &is_offered);
+            windows::absorb(ctx, &mut user, survey_id, Some(&one.value), &one.state, &is_offered);
         }
     }
     let spilled = user.absorb(theirs, ctx.now, ctx.project.settings.id_remembered());

@@ -2,12 +2,12 @@
 //! pinned version, merged by question and sent to endpoints.
 
 use super::apply_context::ApplyContext;
-use super::fanout::ToldAnswers;
+use super::fanout::ReportedAnswers;
 use super::fit::fitted;
 use super::offers::FoundOffer;
 use super::output::{Outputs, Refusal, Reply};
 use super::{caps, display, fanout, history, link, offers, shares};
-use crate::quota::{Change, QuotaStatus};
+use crate::quota::{QuotaChange, QuotaStatus};
 use crate::record::{Answers, GivenAnswer, Record, Target};
 use crate::survey::Survey;
 use crate::survey::path;
@@ -17,15 +17,15 @@ use crate::user::{Answer, MAX_RESPONSE_BYTES, Response, User};
 use crate::webhook::endpoint::EventType;
 use crate::webhook::message::WebhookEvent;
 
-pub(super) fn answers(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_>, said: &Answers, out: &mut Outputs) {
-    let found = match &said.target {
+pub(super) fn answers(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_>, given: &Answers, out: &mut Outputs) {
+    let found = match &given.target {
         Target::Offer(offer_id) => offers::find(ctx, user, offer_id, out),
         Target::Link { survey_id, response_id, .. } => {
-            link::open(ctx, user, said, survey_id, response_id.as_deref(), out)
+            link::open(ctx, user, given, survey_id, response_id.as_deref(), out)
         }
     };
     let Some(found) = found else { return };
-    if let Err(refusal) = take(ctx, user, record, said, &found, out) {
+    if let Err(refusal) = take(ctx, user, record, given, &found, out) {
         link::close_unused(user, found.index);
         out.refuse(refusal);
     }
@@ -45,13 +45,13 @@ fn take(
     ctx: ApplyContext<'_>,
     user: &mut User,
     record: &Record<'_>,
-    said: &Answers,
+    given: &Answers,
     found: &FoundOffer,
     out: &mut Outputs,
 ) -> Result<(), Refusal> {
     let (index, survey) = (found.index, &found.survey);
-    let given = fitted_all(survey, &said.answers)?;
-    let single_use = match &said.target {
+    let answers = fit_all(survey, &given.answers)?;
+    let single_use = match &given.target {
         Target::Link { single_use: Some(link), .. } => Some(link),
         _ => None,
     };
@@ -65,7 +65,7 @@ fn take(
     if let Some(completed) = before.as_ref().filter(|response| response.completed) {
         let same =
             |one: &GivenAnswer| completed.answers.get(&one.question_id).is_some_and(|kept| kept.value == one.value);
-        if !given.iter().all(same) {
+        if !answers.iter().all(same) {
             return Err(Refusal::ResponseCompleted);
         }
         out.reply = Some(Reply::Accepted { duplicate: true, response_id: Some(response_id) });
@@ -74,12 +74,12 @@ fn take(
     let at = record.times.event_time(ctx.now).max(user.offers[index].offered_at);
     let fresh = Response { created_at: at, updated_at: at, completed: false, answers: Default::default() };
     let mut response = before.clone().unwrap_or(fresh);
-    let changed = merge(&mut response, &given, record.times, ctx.now);
+    let changed = merge(&mut response, &answers, record.times, ctx.now);
     if bytes(&response) > MAX_RESPONSE_BYTES {
         let detail = "a response may have at most 128 KiB".into();
         return Err(Refusal::UnfitAnswer { pointer: "/answers".into(), detail });
     }
-    let completes = said.completed && !response.completed;
+    let completes = given.completed && !response.completed;
     let path = OnPath::of(survey, &response);
     if let Some(question_id) = path.missing.first().filter(|_| completes) {
         return Err(Refusal::MissingAnswer { question_id: question_id.clone() });
@@ -101,7 +101,7 @@ fn take(
     }
     let step = Step { at, before, changed, completes, path };
     keep(ctx, user, found, &step, response, out);
-    tell(ctx, user, found, &step, out);
+    report(ctx, user, found, &step, out);
     out.reply = Some(Reply::Accepted { duplicate: false, response_id: Some(response_id) });
     Ok(())
 }
@@ -154,19 +154,19 @@ fn keep(
 }
 
 /// Emits messages about answers that are new on the path, and about the completion.
-fn tell(ctx: ApplyContext<'_>, user: &mut User, found: &FoundOffer, step: &Step, out: &mut Outputs) {
+fn report(ctx: ApplyContext<'_>, user: &mut User, found: &FoundOffer, step: &Step, out: &mut Outputs) {
     let Step { at, path, .. } = step;
     // An answer that the path reaches again counts as new: the message before left it out.
-    let was_told = step.before.as_ref().map_or_else(Vec::new, |before| OnPath::of(&found.survey, before).answered);
-    let is_news = |id: &&String| step.changed.contains(id) || !was_told.contains(id);
+    let was_reported = step.before.as_ref().map_or_else(Vec::new, |before| OnPath::of(&found.survey, before).answered);
+    let is_news = |id: &&String| step.changed.contains(id) || !was_reported.contains(id);
     let news: Vec<String> = path.answered.iter().filter(is_news).cloned().collect();
     if !news.is_empty() {
         let event = WebhookEvent { kind: EventType::Answered, at: *at };
-        fanout::response(ctx, user, found, event, path.told(&news), out);
+        fanout::response(ctx, user, found, event, path.reported(&news), out);
     }
     if step.completes {
         let event = WebhookEvent { kind: EventType::Completed, at: *at };
-        fanout::response(ctx, user, found, event, path.told(&path.answered), out);
+        fanout::response(ctx, user, found, event, path.reported(&path.answered), out);
     }
 }
 
@@ -184,7 +184,7 @@ fn has_grant(ctx: ApplyContext<'_>, user: &mut User, index: usize, out: &mut Out
     // the first time.
     match if held.is_some() { QuotaStatus::Available } else { ctx.quota_status(&survey_id) } {
         QuotaStatus::Available => {
-            out.quotas.push((survey_id, Change::Complete { held }));
+            out.quotas.push((survey_id, QuotaChange::Complete { held }));
             user.offer_mut(index).held_until = None;
             true
         }
@@ -216,8 +216,8 @@ impl OnPath {
         OnPath { answered, left_behind, missing }
     }
 
-    fn told<'a>(&'a self, questions: &'a [String]) -> ToldAnswers<'a> {
-        ToldAnswers { questions, left_behind: &self.left_behind }
+    fn reported<'a>(&'a self, questions: &'a [String]) -> ReportedAnswers<'a> {
+        ReportedAnswers { questions, left_behind: &self.left_behind }
     }
 }
 
@@ -256,7 +256,7 @@ fn bytes(response: &Response) -> usize {
 }
 
 /// The answers in the form in which they are stored.
-fn fitted_all(survey: &Survey, given: &[GivenAnswer]) -> Result<Vec<GivenAnswer>, Refusal> {
+fn fit_all(survey: &Survey, given: &[GivenAnswer]) -> Result<Vec<GivenAnswer>, Refusal> {
     let fit = |(i, one): (usize, &GivenAnswer)| {
         let refuse =
             |field: &str, detail: String| Refusal::UnfitAnswer { pointer: format!("/answers/{i}/{field}"), detail };

@@ -7,7 +7,7 @@ use super::output::Outputs;
 use crate::definitions::Project;
 use crate::id::Origin;
 use crate::quota::cap::{CapAnswer, CapKey};
-use crate::quota::{Change, QuotaStatus};
+use crate::quota::{QuotaChange, QuotaStatus};
 use crate::record::Context;
 use crate::time::{MINUTE, Millis};
 use crate::user::Offer;
@@ -63,8 +63,8 @@ impl ApplyContext<'_> {
         let whole = until.saturating_add(MINUTE - 1).div_euclid(MINUTE).saturating_mul(MINUTE);
         let to = if is_capped || self.is_limited(&offer.survey_id) { until } else { whole };
         let change = match offer.holds(self.now) {
-            Some(until) => Change::Prolong { until, to },
-            None => Change::Hold { until: to },
+            Some(until) => QuotaChange::Prolong { until, to },
+            None => QuotaChange::Hold { until: to },
         };
         offer.held_until = Some(to);
         out.quotas.push((offer.survey_id.clone(), change));

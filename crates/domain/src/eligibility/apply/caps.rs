@@ -20,7 +20,7 @@ pub(super) struct OfferPlaces {
     /// In the order in which they are requested.
     pub pins: Vec<PinnedCap>,
     /// Whether a counter has not answered yet.
-    pub is_open: bool,
+    pub is_unanswered: bool,
 }
 
 impl OfferPlaces {
@@ -46,18 +46,18 @@ pub(super) fn caps(
         });
         let value = match (value, cap.missing) {
             (Some(None), MissingValue::Pass) => continue,
-            (Some(None), MissingValue::Shut) => return Err(stop(scope, cap, None, None)),
+            (Some(None), MissingValue::Shut) => return Err(failure(scope, cap, None, None)),
             (value, _) => value.flatten(),
         };
         let key = cap.key(ctx.project_id, scope, value);
         let failure = match ctx.caps.get(&key) {
             Some(CapAnswer::Granted) => None,
-            Some(CapAnswer::Refused(refusal)) => Some(stop(scope, cap, value, Some(*refusal))),
+            Some(CapAnswer::Refused(refusal)) => Some(failure(scope, cap, value, Some(*refusal))),
             None if ctx.may_wait => {
-                places.is_open = true;
+                places.is_unanswered = true;
                 None
             }
-            None => Some(stop(scope, cap, value, None)),
+            None => Some(failure(scope, cap, value, None)),
         };
         let opens_at = |failure: &GateFailure| failure.until.unwrap_or(Millis::MAX);
         if let Some(failure) = failure {
@@ -71,7 +71,7 @@ pub(super) fn caps(
     shut.map_or(Ok(places), Err)
 }
 
-fn stop(scope: &str, cap: &Cap, value: Option<&Value>, refusal: Option<CapRefusal>) -> GateFailure {
+fn failure(scope: &str, cap: &Cap, value: Option<&Value>, refusal: Option<CapRefusal>) -> GateFailure {
     let mut actual = json!({"cap": cap, "count": refusal.map(|refusal| refusal.count)});
     if cap.per.is_some() {
         actual["value"] = value.cloned().unwrap_or(Value::Null);

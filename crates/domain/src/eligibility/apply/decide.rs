@@ -1,8 +1,7 @@
 //! Decides a frontend trigger: which survey, if any, is offered to the user.
 
-use std::sync::Arc;
-
 use std::cell::OnceCell;
+use std::sync::Arc;
 
 use super::apply_context::ApplyContext;
 use super::apply_context::RequestContext;
@@ -10,6 +9,7 @@ use super::caps;
 use super::gates::{EligibilityCheck, Eligible};
 use super::output::{Output, Outputs, Reply};
 use super::shares;
+use crate::definitions::Entry;
 use crate::eligibility::decision::{Decision, DecisionReason, Evaluation, Gate, GateFailure, Offered};
 use crate::id::Kind;
 use crate::json::Json;
@@ -18,7 +18,7 @@ use crate::survey::Status;
 use crate::user::{Offer, OfferContext, PerSurvey, User};
 
 /// The decision on a trigger on which no survey is shown; the user's state is not read.
-pub(super) fn nothing_shows(ctx: ApplyContext<'_>, record: &Record<'_>, trigger: &str, out: &mut Outputs) {
+pub(super) fn without_surveys(ctx: ApplyContext<'_>, record: &Record<'_>, trigger: &str, out: &mut Outputs) {
     let reason = if is_stale(ctx, record) { DecisionReason::Stale } else { DecisionReason::NoSurvey };
     emit(ctx, record, trigger, Conclusion::without_offer(reason), out);
 }
@@ -27,25 +27,59 @@ pub(super) fn trigger(
     ctx: ApplyContext<'_>,
     user: &mut User,
     record: &Record<'_>,
-    asked: RequestContext<'_>,
+    request: RequestContext<'_>,
     out: &mut Outputs,
 ) {
     if is_stale(ctx, record) {
-        return emit(ctx, record, asked.trigger, Conclusion::without_offer(DecisionReason::Stale), out);
+        return emit(ctx, record, request.trigger, Conclusion::without_offer(DecisionReason::Stale), out);
     }
     if let Some(lifetime) = ctx.project.settings.session_lifetime {
-        user.hear_session(asked.context.session_id.as_deref(), ctx.now, lifetime);
+        user.hear_session(request.context.session_id.as_deref(), ctx.now, lifetime);
     }
-    let properties = Json::from_valid(asked.properties).value();
+    let (mut evaluations, passed) = evaluate_all(ctx, user, request);
+    let Some((chosen, winner)) = choose(ctx, &mut evaluations, passed) else {
+        let first = evaluations.iter().find(|e| !e.shadow).and_then(|e| e.failure.as_ref());
+        let reason = first.map_or(DecisionReason::NoSurvey, |failure| DecisionReason::Gate(failure.gate));
+        let conclusion = Conclusion { evaluations, ..Conclusion::without_offer(reason) };
+        return emit(ctx, record, request.trigger, conclusion, out);
+    };
+    let entry = &ctx.project.surveys[&evaluations[chosen].survey_id];
+    if winner.needs_grant || winner.places.is_unanswered {
+        out.needs.extend(winner.needs_grant.then(|| entry.current.survey_id.clone()));
+        if winner.places.is_unanswered {
+            out.needs_caps.extend(winner.places.asks());
+        }
+        return;
+    }
+    let offered = match winner.existing {
+        Some(offer) => {
+            let pinned = entry.version(offer.version).unwrap_or(&entry.current);
+            let offer = in_language(user, offer, request.context.locale.as_deref());
+            Offered::of(&offer, pinned, &user.attributes)
+        }
+        None => make_offer(ctx, user, request, entry, winner, out),
+    };
+    let conclusion = Conclusion { reason: DecisionReason::Offered, survey: Some(offered), evaluations };
+    emit(ctx, record, request.trigger, conclusion, out);
+}
+
+/// Evaluates the surveys shown on the trigger, by id. Returns the evaluations, and those that
+/// passed and may be offered, each with its index.
+fn evaluate_all(
+    ctx: ApplyContext<'_>,
+    user: &User,
+    request: RequestContext<'_>,
+) -> (Vec<Evaluation>, Vec<(usize, Eligible)>) {
+    let properties = Json::from_valid(request.properties).value();
     let mut evaluations = Vec::new();
     let mut passed = Vec::new();
     let attributes = OnceCell::new();
-    for survey_id in ctx.project.shown_on(asked.trigger) {
+    for survey_id in ctx.project.shown_on(request.trigger) {
         let entry = &ctx.project.surveys[survey_id];
-        let case = EligibilityCheck { ctx, user, entry, asked, properties: &properties, attributes: &attributes };
+        let check = EligibilityCheck { ctx, user, entry, request, properties: &properties, attributes: &attributes };
         let shadow = entry.current.status == Status::Shadow;
-        let stop = match case.evaluate() {
-            Err(stop) => Some(stop),
+        let failure = match check.evaluate() {
+            Err(failure) => Some(failure),
             Ok(ok) => {
                 if !shadow {
                     passed.push((evaluations.len(), ok));
@@ -53,64 +87,51 @@ pub(super) fn trigger(
                 None
             }
         };
-        evaluations.push(Evaluation { survey_id: survey_id.clone(), stop, shadow });
+        evaluations.push(Evaluation { survey_id: survey_id.clone(), failure, shadow });
     }
-    let Some((chosen, winner)) = choose(ctx, &mut evaluations, passed) else {
-        let first = evaluations.iter().find(|e| !e.shadow).and_then(|e| e.stop.as_ref());
-        let reason = first.map_or(DecisionReason::NoSurvey, |stop| DecisionReason::Gate(stop.gate));
-        let conclusion = Conclusion { evaluations, ..Conclusion::without_offer(reason) };
-        return emit(ctx, record, asked.trigger, conclusion, out);
+    (evaluations, passed)
+}
+
+/// Makes the offer of the survey that was chosen, with its hold on quotas and caps.
+fn make_offer(
+    ctx: ApplyContext<'_>,
+    user: &mut User,
+    request: RequestContext<'_>,
+    entry: &Entry,
+    winner: Eligible,
+    out: &mut Outputs,
+) -> Offered {
+    let mut offer = Offer {
+        offer_id: ctx.origin.offer_id(ctx.project_id, ctx.user_id),
+        survey_id: entry.current.survey_id.clone(),
+        version: entry.version,
+        offered_at: ctx.now,
+        expires_at: winner.expires_at,
+        trigger: request.trigger.to_owned(),
+        trigger_properties: Json::from_valid(request.properties),
+        context: OfferContext::from(request.context),
+        activation: winner.activation,
+        displayed_at: None,
+        dismissed_at: None,
+        test: entry.current.status == Status::Test,
+        link: false,
+        held_until: None,
+        response: None,
     };
-    let entry = &ctx.project.surveys[&evaluations[chosen].survey_id];
-    if winner.needs_grant || winner.places.is_open {
-        out.needs.extend(winner.needs_grant.then(|| entry.current.survey_id.clone()));
-        if winner.places.is_open {
-            out.needs_caps.extend(winner.places.asks());
+    let offered = Offered::of(&offer, &entry.current, &user.attributes);
+    if !offer.test {
+        let span = ctx.project.settings.offer_ttl.min(ctx.project.settings.offer_known);
+        let is_capped = !winner.places.pins.is_empty();
+        ctx.hold(&mut offer, span, is_capped, out);
+        if is_capped {
+            caps::hold(user, &offer.offer_id, winner.places, ctx.now.saturating_add(span), out);
         }
-        return;
+        let state = user.survey_mut_or(&offer.survey_id, || PerSurvey::of(entry.fingerprint));
+        state.offered_at = Some(ctx.now);
+        shares::enter_arm(user, &entry.current);
     }
-    let offered = match winner.again {
-        Some(offer) => {
-            let pinned = entry.version(offer.version).unwrap_or(&entry.current);
-            let offer = in_language(user, offer, asked.context.locale.as_deref());
-            Offered::of(&offer, pinned, &user.attributes)
-        }
-        None => {
-            let mut offer = Offer {
-                offer_id: ctx.origin.offer_id(ctx.project_id, ctx.user_id),
-                survey_id: entry.current.survey_id.clone(),
-                version: entry.version,
-                offered_at: ctx.now,
-                expires_at: winner.expires_at,
-                trigger: asked.trigger.to_owned(),
-                trigger_properties: Json::from_valid(asked.properties),
-                context: OfferContext::from(asked.context),
-                activation: winner.activation,
-                displayed_at: None,
-                dismissed_at: None,
-                test: entry.current.status == Status::Test,
-                link: false,
-                held_until: None,
-                response: None,
-            };
-            let offered = Offered::of(&offer, &entry.current, &user.attributes);
-            if !offer.test {
-                let span = ctx.project.settings.offer_ttl.min(ctx.project.settings.offer_known);
-                let is_capped = !winner.places.pins.is_empty();
-                ctx.hold(&mut offer, span, is_capped, out);
-                if is_capped {
-                    caps::hold(user, &offer.offer_id, winner.places, ctx.now.saturating_add(span), out);
-                }
-                let state = user.survey_mut_or(&offer.survey_id, || PerSurvey::of(entry.fingerprint));
-                state.offered_at = Some(ctx.now);
-                shares::enter_arm(user, &entry.current);
-            }
-            user.offers.push(Arc::new(offer));
-            offered
-        }
-    };
-    let conclusion = Conclusion { reason: DecisionReason::Offered, survey: Some(offered), evaluations };
-    emit(ctx, record, asked.trigger, conclusion, out);
+    user.offers.push(Arc::new(offer));
+    offered
 }
 
 /// The existing offer in the language that the trigger asks for.
@@ -140,7 +161,7 @@ fn choose(
     let rank = |(at, passed): &(usize, Eligible)| {
         let priority = ctx.project.surveys[&evaluations[*at].survey_id].current.priority;
         let activated_at = passed.activation.as_ref().map_or(ctx.now, |a| a.at);
-        (passed.again.is_none(), std::cmp::Reverse(priority), passed.expires_at, activated_at, *at)
+        (passed.existing.is_none(), std::cmp::Reverse(priority), passed.expires_at, activated_at, *at)
     };
     let best = passed.iter().map(rank).min()?.4;
     let winner_id = evaluations[best].survey_id.clone();
@@ -150,7 +171,7 @@ fn choose(
             winner = Some((at, passed));
         } else {
             let actual = serde_json::Value::from(winner_id.as_str());
-            evaluations[at].stop = Some(GateFailure { gate: Gate::Preempted, actual, until: None, hint: None });
+            evaluations[at].failure = Some(GateFailure::new(Gate::Preempted, actual, None));
         }
     }
     winner

@@ -5,7 +5,7 @@ use super::offers::{FoundOffer, find};
 use super::output::{AnswerView, OfferView, Output, Outputs, Refusal, Reply};
 use super::{caps, fanout, history, windows};
 use crate::eligibility::decision::Offered;
-use crate::quota::Change;
+use crate::quota::QuotaChange;
 use crate::record::Record;
 use crate::survey::GlobalCooldown;
 use crate::survey::path;
@@ -36,7 +36,8 @@ pub(super) fn dismissed(
     ctx: ApplyContext<'_>,
     user: &mut User,
     record: &Record<'_>,
-    (offer_id, ask_again_in): (&str, Option<Millis>),
+    offer_id: &str,
+    ask_again_in: Option<Millis>,
     out: &mut Outputs,
 ) {
     let Some(found) = find(ctx, user, offer_id, out) else { return };
@@ -52,7 +53,7 @@ pub(super) fn dismissed(
             mark_displayed(ctx, user, index, at, out);
         }
         if let Some(until) = user.offers[index].holds(ctx.now) {
-            out.quotas.push((survey.survey_id.clone(), Change::Release { until }));
+            out.quotas.push((survey.survey_id.clone(), QuotaChange::Release { until }));
             user.offer_mut(index).held_until = None;
         }
         caps::dismissed(ctx, user, index, out);

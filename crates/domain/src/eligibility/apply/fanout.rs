@@ -17,7 +17,7 @@ use crate::webhook::message::{self, ActivationFact, AnswerFact, Data, Delivery, 
 
 /// The answers that a message contains, by question id.
 #[derive(Clone, Copy)]
-pub(super) struct ToldAnswers<'a> {
+pub(super) struct ReportedAnswers<'a> {
     pub questions: &'a [String],
     /// Ids of answered questions that messages leave out from now on.
     pub left_behind: &'a [String],
@@ -56,18 +56,18 @@ pub(super) fn erased(ctx: ApplyContext<'_>, out: &mut Outputs) {
     }
 }
 
-/// Messages about answers that changed, or about a completion; `told` says which answers
+/// Messages about answers that changed, or about a completion; `reported` says which answers
 /// they contain.
 pub(super) fn response(
     ctx: ApplyContext<'_>,
     user: &User,
     found: &FoundOffer,
     event: WebhookEvent,
-    told: ToldAnswers<'_>,
+    reported: ReportedAnswers<'_>,
     out: &mut Outputs,
 ) {
-    let data = collect(ctx, user, &user.offers[found.index], &found.survey, told.questions);
-    let left_behind = told.left_behind.to_vec();
+    let data = collect(ctx, user, &user.offers[found.index], &found.survey, reported.questions);
+    let left_behind = reported.left_behind.to_vec();
     out.items.push(Output::Response { kind: event.kind, at: event.at, data: Box::new(data.clone()), left_behind });
     let answers = std::cell::OnceCell::new();
     for endpoint in wanted(ctx, &found.survey, event.kind, data.test) {

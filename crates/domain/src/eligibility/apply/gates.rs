@@ -31,7 +31,7 @@ pub(super) struct Eligible {
     pub activation: Option<Arc<Activated>>,
     pub expires_at: Millis,
     /// An offer of this survey that the session has and that was not displayed yet.
-    pub again: Option<Arc<Offer>>,
+    pub existing: Option<Arc<Offer>>,
     /// Whether the quota's coordinator has to be asked first.
     pub needs_grant: bool,
     /// The places of counters that an offer would take.
@@ -58,16 +58,12 @@ const NEEDS_SESSION: &str = "the trigger has no context.session_id: send the sam
 const NEEDS_ZONE: &str =
     "the schedule is on the user's own clocks: send context.timezone, such as Europe/Berlin, with the trigger";
 
-fn stop(gate: Gate, actual: Value, until: Option<Millis>) -> GateFailure {
-    GateFailure { gate, actual, until, hint: None }
-}
-
 /// What the evaluation of one survey looks at.
 pub(super) struct EligibilityCheck<'a> {
     pub ctx: ApplyContext<'a>,
     pub user: &'a User,
     pub entry: &'a Entry,
-    pub asked: RequestContext<'a>,
+    pub request: RequestContext<'a>,
     pub properties: &'a Value,
     /// The user's attributes as one object, built once for all surveys that need it.
     pub attributes: &'a OnceCell<Value>,
@@ -77,25 +73,25 @@ impl EligibilityCheck<'_> {
     pub(super) fn evaluate(&self) -> Result<Eligible, GateFailure> {
         let survey = &*self.entry.current;
         status(survey, self.ctx.user_id)?;
-        schedule(survey, self.ctx, Some(self.asked.context))?;
-        audience(survey, self.asked.context)?;
+        schedule(survey, self.ctx, Some(self.request.context))?;
+        audience(survey, self.request.context)?;
         self.show_on(survey)?;
-        self.known(survey)
+        self.evaluate_state(survey)
     }
 
     /// Evaluates the gates that do not depend on the trigger's context and properties.
-    pub(super) fn stand(&self) -> Result<Eligible, GateFailure> {
+    pub(super) fn evaluate_without_trigger(&self) -> Result<Eligible, GateFailure> {
         let survey = &*self.entry.current;
         status(survey, self.ctx.user_id)?;
         schedule(survey, self.ctx, None)?;
-        self.known(survey)
+        self.evaluate_state(survey)
     }
 
     /// Evaluates the gates that depend on user and survey alone.
-    fn known(&self, survey: &Survey) -> Result<Eligible, GateFailure> {
+    fn evaluate_state(&self, survey: &Survey) -> Result<Eligible, GateFailure> {
         let mut passed = self.window(survey)?;
         let test = survey.status == Status::Test;
-        targeting(survey, self.ctx, self.user, self.attributes, self.asked.context)?;
+        targeting(survey, self.ctx, self.user, self.attributes, self.request.context)?;
         if !test {
             let drawn = self.drawn(survey, passed.activation.as_deref());
             shares::shares(survey, self.ctx, self.user, self.attributes, drawn)?;
@@ -104,14 +100,14 @@ impl EligibilityCheck<'_> {
             passed.needs_grant = self.quota(survey)?;
             passed.places = self.caps(survey)?;
         }
-        passed.again = self.outstanding(survey, test)?;
+        passed.existing = self.outstanding(survey, test)?;
         Ok(passed)
     }
 
     /// What is drawn for when a share is by activation: the activating event, or without
     /// one the offer that the trigger would make.
     fn drawn(&self, survey: &Survey, activation: Option<&Activated>) -> Draw {
-        let session = self.asked.context.session_id.as_deref();
+        let session = self.request.context.session_id.as_deref();
         let (now, ttl) = (self.ctx.now, self.ctx.project.settings.offer_ttl);
         let is_its = |offer: &&Arc<Offer>| {
             offer.survey_id == survey.survey_id && offer.is_outstanding(now, ttl) && offer.in_session(session)
@@ -119,7 +115,7 @@ impl EligibilityCheck<'_> {
         match activation {
             Some(activated) => Draw::By(activated.event_id.clone()),
             // Without a trigger there is no offer to draw for.
-            None if self.asked.trigger.is_empty() => Draw::Unknown,
+            None if self.request.trigger.is_empty() => Draw::Unknown,
             None => match self.user.offers.iter().find(is_its) {
                 Some(offer) => Draw::By(offer.offer_id.clone()),
                 None => Draw::By(self.ctx.origin.offer_id(self.ctx.project_id, self.ctx.user_id)),
@@ -132,7 +128,7 @@ impl EligibilityCheck<'_> {
     }
 
     fn show_on(&self, survey: &Survey) -> Result<(), GateFailure> {
-        let here = |shown: &&ShowOn| shown.trigger == self.asked.trigger;
+        let here = |shown: &&ShowOn| shown.trigger == self.request.trigger;
         let mut failed = None;
         for shown in survey.show_on.iter().filter(here) {
             match filter::first_mismatch(&shown.conditions, self.properties, self.ctx.now) {
@@ -141,7 +137,7 @@ impl EligibilityCheck<'_> {
             }
         }
         let actual = failed.map_or(Value::Null, |m| json!({"property": m.property, "actual": m.actual}));
-        Err(stop(Gate::ShowOnMismatch, actual, None))
+        Err(GateFailure::new(Gate::ShowOnMismatch, actual, None))
     }
 
     /// Checks `not_activated`, `delay_pending`, `cancelled` and `expired`. A survey without
@@ -163,9 +159,9 @@ impl EligibilityCheck<'_> {
         let rank = |open: &Eligible| (self.is_spent(survey, open), open.shown, open.expires_at);
         for state in windows::all(self.user, survey) {
             match self.window_of(survey, state, rules) {
-                Err(stop) => {
-                    let is_nearer = failed.as_ref().is_none_or(|known| nearness(&stop) <= nearness(known));
-                    failed = if is_nearer { Some(stop) } else { failed };
+                Err(failure) => {
+                    let is_nearer = failed.as_ref().is_none_or(|known| nearness(&failure) <= nearness(known));
+                    failed = if is_nearer { Some(failure) } else { failed };
                 }
                 Ok(open) => {
                     if best.as_ref().is_none_or(|best| rank(&open) < rank(best)) {
@@ -182,14 +178,15 @@ impl EligibilityCheck<'_> {
                 if opens_at(&failure, survey.delay) <= next_at { Err(failure) } else { Ok(best) }
             }
             (Some(best), _) => Ok(best),
-            (None, failed) => Err(failed.unwrap_or(stop(Gate::NotActivated, Value::Null, None))),
+            (None, failed) => Err(failed.unwrap_or(GateFailure::new(Gate::NotActivated, Value::Null, None))),
         }
     }
 
     /// Whether a later gate is shut for this window only: it was displayed, or a share by
     /// activation leaves it out.
     fn is_spent(&self, survey: &Survey, open: &Eligible) -> bool {
-        let left_out = open.activation.as_deref().is_some_and(|by| !shares::hold(survey, self.ctx, &by.event_id));
+        let left_out =
+            open.activation.as_deref().is_some_and(|by| !shares::let_through(survey, self.ctx, &by.event_id));
         let displayed = open.shown && snoozed(self.user, &survey.survey_id).is_none();
         survey.status != Status::Test && (displayed || left_out)
     }
@@ -197,7 +194,7 @@ impl EligibilityCheck<'_> {
     /// The same for the windows of one `match` value.
     fn window_of(&self, survey: &Survey, state: &PerSurvey, rules: Rules<'_>) -> Result<Eligible, GateFailure> {
         let now = self.ctx.now;
-        let none = |until| Err(stop(Gate::NotActivated, Value::Null, until));
+        let none = |until| Err(GateFailure::new(Gate::NotActivated, Value::Null, until));
         if state.fingerprint != self.entry.fingerprint {
             return none(None);
         }
@@ -217,13 +214,13 @@ impl EligibilityCheck<'_> {
                 None => Some(opens_at),
                 Some(_) => next().map(|at| at.saturating_add(survey.delay)),
             };
-            return Err(stop(Gate::DelayPending, json!(time::format_time(at)), until));
+            return Err(GateFailure::new(Gate::DelayPending, json!(time::format_time(at)), until));
         }
         if let Some(cancelled) = window.cancelled_at.filter(|cancelled| *cancelled < ends_at) {
-            return Err(stop(Gate::Cancelled, json!(time::format_time(cancelled)), next()));
+            return Err(GateFailure::new(Gate::Cancelled, json!(time::format_time(cancelled)), next()));
         }
         if now >= ends_at {
-            return Err(stop(Gate::Expired, json!(time::format_time(ends_at)), next()));
+            return Err(GateFailure::new(Gate::Expired, json!(time::format_time(ends_at)), next()));
         }
         // An absence arms later than the event after which it waits.
         let activation = if at == by.at { (*by).clone() } else { Arc::new(Activated { at, ..(**by).clone() }) };
@@ -234,14 +231,14 @@ impl EligibilityCheck<'_> {
 
     /// Checks `already_completed` and `max_displays`.
     fn repeat(&self, survey: &Survey, window: &Eligible) -> Result<(), GateFailure> {
-        let used = spent(survey, self.user, self.ctx.now, self.asked.context)?;
+        let used = spent(survey, self.user, self.ctx.now, self.request.context)?;
         let put_off = snoozed(self.user, &survey.survey_id).is_some();
         let opens_at = |until: Option<Millis>| until.unwrap_or(Millis::MAX);
         // When both are used up, `until` is the later of the two times.
         let of_window = (window.shown && !put_off).then_some(window.next_at);
         let of_cycle = survey.frequency.max_displays.filter(|max| used.displays >= *max).map(|_| used.ends_at);
         match of_window.into_iter().chain(of_cycle).max_by_key(|until| opens_at(*until)) {
-            Some(until) => Err(stop(Gate::MaxDisplays, json!(used.displays), until)),
+            Some(until) => Err(GateFailure::new(Gate::MaxDisplays, json!(used.displays), until)),
             None => Ok(()),
         }
     }
@@ -257,9 +254,9 @@ impl EligibilityCheck<'_> {
         if let Some(span) = frequency.global_cooldown.waits(settings.global_cooldown) {
             cooling(Gate::GlobalCooldown, self.user.last_display_at, span, now)?;
         }
-        let shown = self.user.session_displays(self.asked.context.session_id.as_deref());
+        let shown = self.user.session_displays(self.request.context.session_id.as_deref());
         if frequency.session_cap == SessionCap::Respect && shown >= settings.max_per_session {
-            return Err(stop(Gate::SessionCap, json!(shown), None));
+            return Err(GateFailure::new(Gate::SessionCap, json!(shown), None));
         }
         Ok(())
     }
@@ -274,7 +271,7 @@ impl EligibilityCheck<'_> {
         let refused_at = state.dismissed_at.filter(|at| kept.and_then(|kept| kept.closed_at) != Some(*at));
         let dismissed = match frequency.after_dismissal {
             Some(AfterDismissal::Never) if refused_at.is_some() => {
-                return Err(stop(Gate::Cooldown, time_text(refused_at), None));
+                return Err(GateFailure::new(Gate::Cooldown, time_text(refused_at), None));
             }
             Some(AfterDismissal::Wait(span)) => cooling(Gate::Cooldown, refused_at, span, now),
             _ => Ok(()),
@@ -289,10 +286,10 @@ impl EligibilityCheck<'_> {
     /// holds a grant passes.
     fn quota(&self, survey: &Survey) -> Result<bool, GateFailure> {
         let (now, ttl) = (self.ctx.now, self.ctx.project.settings.offer_ttl);
-        let stands = |offer: &Arc<Offer>| {
+        let is_held = |offer: &Arc<Offer>| {
             offer.survey_id == survey.survey_id && offer.is_outstanding(now, ttl) && offer.holds(now).is_some()
         };
-        if self.user.offers.iter().any(stands) {
+        if self.user.offers.iter().any(is_held) {
             return Ok(false);
         }
         quota(survey, self.ctx)
@@ -302,12 +299,12 @@ impl EligibilityCheck<'_> {
     /// keeps its own.
     fn caps(&self, survey: &Survey) -> Result<OfferPlaces, GateFailure> {
         let (now, ttl) = (self.ctx.now, self.ctx.project.settings.offer_ttl);
-        let stands = |offer: &Arc<Offer>| {
+        let is_held = |offer: &Arc<Offer>| {
             offer.survey_id == survey.survey_id
                 && offer.is_outstanding(now, ttl)
                 && !(caps::is_capped(self.user, offer) && offer.has_lapsed(now))
         };
-        if self.user.offers.iter().any(stands) {
+        if self.user.offers.iter().any(is_held) {
             return Ok(OfferPlaces::default());
         }
         caps::caps(survey, self.ctx, self.user, self.attributes)
@@ -324,8 +321,8 @@ impl EligibilityCheck<'_> {
     /// again.
     fn outstanding(&self, survey: &Survey, test: bool) -> Result<Option<Arc<Offer>>, GateFailure> {
         let settings = &self.ctx.project.settings;
-        let session = self.asked.context.session_id.as_deref();
-        let (mut again, mut blocked): (_, Option<GateFailure>) = (None, None);
+        let session = self.request.context.session_id.as_deref();
+        let (mut existing, mut blocked): (_, Option<GateFailure>) = (None, None);
         // Displays in this session, with those that its outstanding offers will add.
         let mut displays = self.user.session_displays(session);
         for offer in &self.user.offers {
@@ -337,7 +334,7 @@ impl EligibilityCheck<'_> {
             let same_session = offer.in_session(session);
             let blocks = if offer.survey_id == survey.survey_id {
                 if same_session {
-                    again = Some(offer.clone());
+                    existing = Some(offer.clone());
                 }
                 !same_session
             } else {
@@ -354,11 +351,11 @@ impl EligibilityCheck<'_> {
             if blocks {
                 let until = offer.offered_at.saturating_add(settings.offer_ttl);
                 let hint = session.is_none().then_some(NEEDS_SESSION);
-                let failure = stop(Gate::OfferOutstanding, json!(offer.offer_id), Some(until));
+                let failure = GateFailure::new(Gate::OfferOutstanding, json!(offer.offer_id), Some(until));
                 blocked = Some(GateFailure { hint, ..failure });
             }
         }
-        blocked.map_or(Ok(again), Err)
+        blocked.map_or(Ok(existing), Err)
     }
 }
 
@@ -367,7 +364,7 @@ pub(super) fn status(survey: &Survey, user_id: &str) -> Result<(), GateFailure> 
     if survey.status.decides() && (survey.status != Status::Test || tester) {
         Ok(())
     } else {
-        Err(stop(Gate::NotActive, json!(survey.status), None))
+        Err(GateFailure::new(Gate::NotActive, json!(survey.status), None))
     }
 }
 
@@ -382,15 +379,19 @@ pub(super) fn schedule(survey: &Survey, ctx: ApplyContext<'_>, context: Option<&
     });
     if let Some(span) = except.iter().find(|span| span.contains(now)) {
         let opens_at = opening(known.as_ref().map(|(schedule, _)| &**schedule), except, now);
-        return Err(stop(Gate::OutOfSchedule, json!({"except": span}), opens_at));
+        return Err(GateFailure::new(Gate::OutOfSchedule, json!({"except": span}), opens_at));
     }
     let Some((schedule, is_known)) = known else { return Ok(()) };
     if !schedule.is_open(now) {
-        return Err(stop(Gate::OutOfSchedule, json!(schedule.local_text(now)), opening(Some(&*schedule), except, now)));
+        return Err(GateFailure::new(
+            Gate::OutOfSchedule,
+            json!(schedule.local_text(now)),
+            opening(Some(&*schedule), except, now),
+        ));
     }
     if !is_known && context.is_some() {
         let hint = Some(NEEDS_ZONE);
-        return Err(GateFailure { hint, ..stop(Gate::OutOfSchedule, json!({"timezone": zone}), None) });
+        return Err(GateFailure { hint, ..GateFailure::new(Gate::OutOfSchedule, json!({"timezone": zone}), None) });
     }
     Ok(())
 }
@@ -425,7 +426,7 @@ pub(super) fn targeting(
         let zone = survey.zone_of_days(context.timezone.as_deref());
         let (tags, retentions, now) = (ctx.project.tags(), ctx.project.retentions(), ctx.now);
         let checked = rule.check(TargetingContext { user, attributes, tags, retentions, zone: &zone, now });
-        checked.map_err(|missed| stop(gate, missed.actual, missed.until))?;
+        checked.map_err(|missed| GateFailure::new(gate, missed.actual, missed.until))?;
     }
     Ok(())
 }
@@ -435,17 +436,17 @@ pub(super) fn targeting(
 pub(super) fn audience(survey: &Survey, context: &Context) -> Result<(), GateFailure> {
     let platform = context.platform.as_deref();
     if !survey.platforms.is_empty() && !platform.is_some_and(|p| survey.platform_matches(p)) {
-        return Err(stop(Gate::PlatformMismatch, json!(platform), None));
+        return Err(GateFailure::new(Gate::PlatformMismatch, json!(platform), None));
     }
     let locale = context.locale.as_deref();
     if !survey.locales.is_empty() && !locale.is_some_and(|l| survey.locale_matches(l)) {
-        return Err(stop(Gate::LocaleMismatch, json!(locale), None));
+        return Err(GateFailure::new(Gate::LocaleMismatch, json!(locale), None));
     }
     let version = context.app_version.as_deref();
     if let Some(range) = &survey.app_version
         && !version.is_some_and(|v| range.matches(v))
     {
-        return Err(stop(Gate::VersionMismatch, json!(version), None));
+        return Err(GateFailure::new(Gate::VersionMismatch, json!(version), None));
     }
     Ok(())
 }
@@ -465,7 +466,7 @@ pub(super) fn spent(survey: &Survey, user: &User, now: Millis, context: &Context
         Repeat::UntilCompleted => (Gate::AlreadyCompleted, used.completed_at.is_some(), time_text(used.completed_at)),
         Repeat::EveryActivation => return Ok(used),
     };
-    if shut { Err(stop(gate, actual, used.ends_at)) } else { Ok(used) }
+    if shut { Err(GateFailure::new(gate, actual, used.ends_at)) } else { Ok(used) }
 }
 
 /// The snooze in which the last display ended, unless the user has dismissed the survey
@@ -483,7 +484,7 @@ pub(super) fn quota(survey: &Survey, ctx: ApplyContext<'_>) -> Result<bool, Gate
         QuotaStatus::Available => Ok(false),
         QuotaStatus::NeedsGrant => Ok(true),
         QuotaStatus::Exhausted => {
-            Err(stop(Gate::QuotaFull, json!({"max_completed": survey.limits.max_completed}), None))
+            Err(GateFailure::new(Gate::QuotaFull, json!({"max_completed": survey.limits.max_completed}), None))
         }
     }
 }
@@ -496,7 +497,7 @@ fn time_text(at: Option<Millis>) -> Value {
 fn cooling(gate: Gate, last: Option<Millis>, cooldown: Millis, now: Millis) -> Result<(), GateFailure> {
     match last {
         Some(last) if now < last.saturating_add(cooldown) => {
-            Err(stop(gate, json!(time::format_time(last)), Some(last.saturating_add(cooldown))))
+            Err(GateFailure::new(gate, json!(time::format_time(last)), Some(last.saturating_add(cooldown))))
         }
         _ => Ok(()),
     }

@@ -16,7 +16,7 @@ use crate::time::{self, Millis};
 use crate::user::{Offer, PerSurvey, User};
 
 pub(super) fn user(ctx: ApplyContext<'_>, user: &User, out: &mut Outputs) {
-    let surveys = standings(ctx, user, out);
+    let surveys = availabilities(ctx, user, out);
     if out.needs_grants() {
         return;
     }
@@ -84,28 +84,28 @@ fn counters(state: &PerSurvey) -> SurveyCounters {
 
 /// For each survey whether it could be offered, by priority, then id. Grants and places
 /// that only coordinators and counters know are noted as needed.
-fn standings(ctx: ApplyContext<'_>, user: &User, out: &mut Outputs) -> Vec<SurveyAvailability> {
+fn availabilities(ctx: ApplyContext<'_>, user: &User, out: &mut Outputs) -> Vec<SurveyAvailability> {
     let (context, properties, attributes) = (Context::default(), serde_json::json!({}), OnceCell::new());
-    let asked = RequestContext { trigger: "", properties: "{}", context: &context };
+    let request = RequestContext { trigger: "", properties: "{}", context: &context };
     let mut entries: Vec<_> = ctx.project.surveys.values().filter(|entry| entry.current.status.decides()).collect();
     entries.sort_by_key(|entry| (std::cmp::Reverse(entry.current.priority), entry.current.survey_id.clone()));
-    let mut standings = Vec::new();
+    let mut availabilities = Vec::new();
     for entry in entries.into_iter().filter(|entry| !entry.current.show_on.is_empty()) {
-        let case = EligibilityCheck { ctx, user, entry, asked, properties: &properties, attributes: &attributes };
-        let stands = case.stand();
-        if let Ok(passed) = &stands {
+        let check = EligibilityCheck { ctx, user, entry, request, properties: &properties, attributes: &attributes };
+        let evaluated = check.evaluate_without_trigger();
+        if let Ok(passed) = &evaluated {
             out.needs.extend(passed.needs_grant.then(|| entry.current.survey_id.clone()));
             out.needs_caps.extend(passed.places.asks().filter(|ask| !ctx.caps.contains_key(&ask.key)));
         }
-        let stop = stands.err();
-        standings.push(SurveyAvailability {
+        let failure = evaluated.err();
+        availabilities.push(SurveyAvailability {
             survey_id: entry.current.survey_id.clone(),
-            eligible: stop.is_none() && entry.current.status != Status::Shadow,
-            gate: stop.as_ref().map(|stop| stop.gate),
-            until: stop.and_then(|stop| stop.until).map(time::format_time),
+            eligible: failure.is_none() && entry.current.status != Status::Shadow,
+            gate: failure.as_ref().map(|failure| failure.gate),
+            until: failure.and_then(|failure| failure.until).map(time::format_time),
         });
     }
     out.needs_caps.sort_by_key(|ask| ask.key);
     out.needs_caps.dedup();
-    standings
+    availabilities
 }

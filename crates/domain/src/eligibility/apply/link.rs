@@ -18,21 +18,23 @@ use crate::survey::Status;
 use crate::user::{Offer, OfferContext, User};
 
 /// A link that a user opens.
-pub(super) struct Opened<'a> {
+pub(super) struct OpenedLink<'a> {
     pub survey_id: &'a str,
     pub context: &'a Context,
     pub link_id: Option<&'a str>,
 }
 
-pub(super) fn show(ctx: ApplyContext<'_>, user: &User, opened: Opened<'_>, out: &mut Outputs) {
-    let Opened { survey_id, context, link_id } = opened;
+pub(super) fn show(ctx: ApplyContext<'_>, user: &User, opened: OpenedLink<'_>, out: &mut Outputs) {
+    let OpenedLink { survey_id, context, link_id } = opened;
     if link_id.is_some_and(|id| user.used_links.contains_key(id)) {
         return out.refuse(Refusal::LinkUsed);
     }
     let Some(entry) = link_survey(ctx, survey_id) else { return out.refuse(Refusal::UnknownSurvey) };
-    match closed(ctx, user, entry, context) {
+    match check_gates(ctx, user, entry, context) {
         Err(gate) => out.refuse(Refusal::Closed(gate)),
-        Ok(Open { needs_grant, places }) if needs_grant || places.is_open => need(survey_id, needs_grant, &places, out),
+        Ok(OpenSurvey { needs_grant, places }) if needs_grant || places.is_unanswered => {
+            need(survey_id, needs_grant, &places, out)
+        }
         Ok(_) => {
             let view = LinkView {
                 survey: entry.current.clone(),
@@ -49,7 +51,7 @@ pub(super) fn show(ctx: ApplyContext<'_>, user: &User, opened: Opened<'_>, out: 
 pub(super) fn open(
     ctx: ApplyContext<'_>,
     user: &mut User,
-    said: &Answers,
+    answers: &Answers,
     survey_id: &str,
     response_id: Option<&str>,
     out: &mut Outputs,
@@ -64,22 +66,22 @@ pub(super) fn open(
         let survey = entry.version(user.offers[index].version).unwrap_or(&entry.current).clone();
         return Some(FoundOffer { index, survey, pins: Vec::new() });
     }
-    if let Target::Link { single_use: Some(link), .. } = &said.target
+    if let Target::Link { single_use: Some(link), .. } = &answers.target
         && user.used_links.contains_key(&link.link_id)
     {
         out.refuse(Refusal::LinkUsed);
         return None;
     }
-    let pins = match closed(ctx, user, entry, &said.context) {
+    let pins = match check_gates(ctx, user, entry, &answers.context) {
         Err(gate) => {
             out.refuse(Refusal::Closed(gate));
             return None;
         }
-        Ok(Open { needs_grant, places }) if needs_grant || places.is_open => {
+        Ok(OpenSurvey { needs_grant, places }) if needs_grant || places.is_unanswered => {
             need(survey_id, needs_grant, &places, out);
             return None;
         }
-        Ok(Open { places, .. }) => places.pins,
+        Ok(OpenSurvey { places, .. }) => places.pins,
     };
     let offer_id = match response_id {
         Some(id) => id.to_owned(),
@@ -93,7 +95,7 @@ pub(super) fn open(
         expires_at: ctx.now.saturating_add(ctx.project.settings.offer_known),
         trigger: String::new(),
         trigger_properties: Json::empty_object(),
-        context: OfferContext::from(&said.context),
+        context: OfferContext::from(&answers.context),
         activation: None,
         displayed_at: None,
         dismissed_at: None,
@@ -115,7 +117,7 @@ pub(super) fn close_unused(user: &mut User, index: usize) {
 
 /// A link survey whose gates are open, as far as the partition knows.
 #[derive(Default)]
-struct Open {
+struct OpenSurvey {
     /// Whether the quota's coordinator has to be asked first.
     needs_grant: bool,
     places: OfferPlaces,
@@ -123,7 +125,7 @@ struct Open {
 
 fn need(survey_id: &str, needs_grant: bool, places: &OfferPlaces, out: &mut Outputs) {
     out.needs.extend(needs_grant.then(|| survey_id.to_owned()));
-    if places.is_open {
+    if places.is_unanswered {
         out.needs_caps.extend(places.asks());
     }
 }
@@ -138,10 +140,10 @@ fn link_survey<'a>(ctx: ApplyContext<'a>, survey_id: &str) -> Option<&'a Entry> 
 ///
 /// # Errors
 /// The gate that is shut.
-fn closed(ctx: ApplyContext<'_>, user: &User, entry: &Entry, context: &Context) -> Result<Open, Gate> {
+fn check_gates(ctx: ApplyContext<'_>, user: &User, entry: &Entry, context: &Context) -> Result<OpenSurvey, Gate> {
     let survey = &*entry.current;
     let attributes = OnceCell::new();
-    let gates = || -> Result<Open, GateFailure> {
+    let gates = || -> Result<OpenSurvey, GateFailure> {
         gates::status(survey, ctx.user_id)?;
         gates::schedule(survey, ctx, context.timezone.as_ref().map(|_| context))?;
         // The survey page sends the language that it shows and no other context.
@@ -150,12 +152,12 @@ fn closed(ctx: ApplyContext<'_>, user: &User, entry: &Entry, context: &Context) 
         }
         gates::targeting(survey, ctx, user, &attributes, context)?;
         if survey.status == Status::Test {
-            return Ok(Open::default());
+            return Ok(OpenSurvey::default());
         }
         shares::shares(survey, ctx, user, &attributes, Draw::User)?;
         gates::spent(survey, user, ctx.now, context)?;
         let needs_grant = gates::quota(survey, ctx)?;
-        Ok(Open { needs_grant, places: caps::caps(survey, ctx, user, &attributes)? })
+        Ok(OpenSurvey { needs_grant, places: caps::caps(survey, ctx, user, &attributes)? })
     };
-    gates().map_err(|stop| stop.gate)
+    gates().map_err(|failure| failure.gate)
 }

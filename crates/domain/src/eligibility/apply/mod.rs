@@ -22,7 +22,7 @@ mod windows;
 use crate::definitions::Project;
 use crate::id::{self};
 use crate::json::Json;
-use crate::quota::Change;
+use crate::quota::QuotaChange;
 use crate::record::{Body, Record};
 use crate::user::{Alias, MAX_ATTRIBUTES_BYTES, User};
 
@@ -49,7 +49,7 @@ pub fn apply(ctx: ApplyContext<'_>, before: &User, record: &Record<'_>, seen_bef
     let mut out = Outputs::default();
     if !touches_user(ctx.project, record) {
         if let Body::Trigger { trigger, .. } = &record.body {
-            decide::nothing_shows(ctx, record, trigger, &mut out);
+            decide::without_surveys(ctx, record, trigger, &mut out);
         }
         return Applied { user: before.clone(), out };
     }
@@ -79,15 +79,15 @@ fn change(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_>, seen_befo
     }
     match &record.body {
         Body::Event { name, properties, session_id } => {
-            let told = activate::EventContext { name, properties, session_id: session_id.as_deref() };
-            activate::event(ctx, user, record, told);
+            let event = activate::EventContext { name, properties, session_id: session_id.as_deref() };
+            activate::event(ctx, user, record, event);
         }
         Body::Trigger { trigger, properties, context } => {
             decide::trigger(ctx, user, record, apply_context::RequestContext { trigger, properties, context }, out);
         }
         Body::Displayed { offer_id } => display::displayed(ctx, user, record, offer_id, out),
         Body::Dismissed { offer_id, ask_again_in } => {
-            display::dismissed(ctx, user, record, (offer_id, *ask_again_in), out);
+            display::dismissed(ctx, user, record, offer_id, *ask_again_in, out);
         }
         Body::Answers(answers) => answer::answers(ctx, user, record, answers, out),
         Body::Attributes(merge) => attributes(ctx, user, merge, out),
@@ -95,7 +95,7 @@ fn change(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_>, seen_befo
         Body::ShowOffer { offer_id } => display::show(ctx, user, offer_id, out),
         Body::ShowUser => inspect::user(ctx, user, out),
         Body::ShowLink { survey_id, context, link_id } => {
-            link::show(ctx, user, link::Opened { survey_id, context, link_id: link_id.as_deref() }, out);
+            link::show(ctx, user, link::OpenedLink { survey_id, context, link_id: link_id.as_deref() }, out);
         }
     }
 }
@@ -130,7 +130,7 @@ fn attributes(ctx: ApplyContext<'_>, user: &mut User, merge: &[(String, Json)], 
 /// does not bring the user back.
 fn erase(ctx: ApplyContext<'_>, user: &mut User, out: &mut Outputs) {
     for offer in &user.offers {
-        let held = offer.holds(ctx.now).map(|until| (offer.survey_id.clone(), Change::Release { until }));
+        let held = offer.holds(ctx.now).map(|until| (offer.survey_id.clone(), QuotaChange::Release { until }));
         out.quotas.extend(held);
         caps::released(ctx, user, &offer.offer_id, out);
     }

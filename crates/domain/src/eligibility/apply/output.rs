@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::view::UserView;
 use crate::eligibility::decision::{Decision, Gate, Offered};
 use crate::json::Json;
-use crate::quota::Change;
+use crate::quota::QuotaChange;
 use crate::quota::cap::{CapAsk, CapChange};
 use crate::survey::Survey;
 use crate::time::{self, Millis};
@@ -31,7 +31,7 @@ pub struct Outputs {
     /// them.
     pub spilled: Vec<(u128, Millis)>,
     /// By survey id, changes of the quota's lease.
-    pub quotas: Vec<(String, Change)>,
+    pub quotas: Vec<(String, QuotaChange)>,
     /// Changes of counters of caps.
     pub caps: Vec<CapChange>,
     /// Survey ids whose quota has to grant something first. If there are any, nothing has

@@ -31,10 +31,6 @@ enum Place {
     Unknown,
 }
 
-fn stop(gate: Gate, actual: Value, until: Option<time::Millis>) -> GateFailure {
-    GateFailure { gate, actual, until, hint: None }
-}
-
 pub(super) fn shares(
     survey: &Survey,
     ctx: ApplyContext<'_>,
@@ -42,37 +38,37 @@ pub(super) fn shares(
     attributes: &OnceCell<Value>,
     drawn: Draw,
 ) -> Result<(), GateFailure> {
-    let place_in = |share: &Share, purpose: Purpose| stands(share, purpose, ctx, user, attributes, &drawn);
+    let place_in = |share: &Share, purpose: Purpose| place_of(share, purpose, ctx, user, attributes, &drawn);
     if survey.holdout.percent > 0.0 {
         let share = survey.holdout.share(&survey.survey_id);
         match place_in(&share, Purpose::Holdout) {
-            Place::At(at) if share.holds(at) => return Err(stop(Gate::Holdout, json!(at), None)),
+            Place::At(at) if share.holds(at) => return Err(GateFailure::new(Gate::Holdout, json!(at), None)),
             _ => {}
         }
     }
     let share = &survey.sampling;
     if share.is_partial() {
         match place_in(share, Purpose::Sampling) {
-            Place::At(at) if !share.holds(at) => return Err(stop(Gate::NotSampled, json!(at), None)),
-            Place::Missing => return Err(stop(Gate::NotSampled, Value::Null, None)),
+            Place::At(at) if !share.holds(at) => return Err(GateFailure::new(Gate::NotSampled, json!(at), None)),
+            Place::Missing => return Err(GateFailure::new(Gate::NotSampled, Value::Null, None)),
             _ => {}
         }
     }
     if let Some(begins_at) = survey.begins_for(ctx.project_id, ctx.user_id).filter(|begins_at| ctx.now < *begins_at) {
-        return Err(stop(Gate::NotSampled, json!(time::format_time(begins_at)), Some(begins_at)));
+        return Err(GateFailure::new(Gate::NotSampled, json!(time::format_time(begins_at)), Some(begins_at)));
     }
     if let Some(experiment) = &survey.experiment
         && let Some(arm) = arm(&experiment.name, ctx, user, attributes)
         && arm != experiment.arm
     {
-        return Err(stop(Gate::OtherArm, json!({"experiment": experiment.name, "arm": arm}), None));
+        return Err(GateFailure::new(Gate::OtherArm, json!({"experiment": experiment.name, "arm": arm}), None));
     }
     Ok(())
 }
 
 /// Whether the shares by activation let this activation through. All other shares are the
 /// same for every activation of a user.
-pub(super) fn hold(survey: &Survey, ctx: ApplyContext<'_>, event_id: &str) -> bool {
+pub(super) fn let_through(survey: &Survey, ctx: ApplyContext<'_>, event_id: &str) -> bool {
     let holds = |share: &Share, purpose: Purpose| {
         share.holds(share.place(purpose, ctx.project_id, &[ctx.user_id, event_id].join("\0")))
     };
@@ -82,7 +78,7 @@ pub(super) fn hold(survey: &Survey, ctx: ApplyContext<'_>, event_id: &str) -> bo
     !is_held_out && !is_left_out
 }
 
-fn stands(
+fn place_of(
     share: &Share,
     purpose: Purpose,
     ctx: ApplyContext<'_>,
@@ -114,7 +110,7 @@ fn arm(name: &str, ctx: ApplyContext<'_>, user: &User, attributes: &OnceCell<Val
         return Some(arm.clone());
     }
     let asks = |(_, share): &&(String, Share)| {
-        let at = stands(share, Purpose::Sampling, ctx, user, attributes, &Draw::Unknown);
+        let at = place_of(share, Purpose::Sampling, ctx, user, attributes, &Draw::Unknown);
         match at {
             Place::At(at) => share.holds(at),
             Place::Missing => false,

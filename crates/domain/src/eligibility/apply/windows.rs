@@ -66,7 +66,8 @@ pub(super) fn insert(
     ctx: ApplyContext<'_>,
     user: &mut User,
     entry: &Entry,
-    (value, fact): (Option<&Json>, ActivationEvent),
+    value: Option<&Json>,
+    fact: ActivationEvent,
     is_offered: &dyn Fn(u64) -> bool,
 ) {
     let end_of = |at, offset| entry.window_end(at, offset).unwrap_or(at);
@@ -90,7 +91,8 @@ pub(super) fn absorb(
     ctx: ApplyContext<'_>,
     user: &mut User,
     survey_id: &str,
-    (value, theirs): (Option<&Json>, &PerSurvey),
+    value: Option<&Json>,
+    theirs: &PerSurvey,
     is_offered: &dyn Fn(u64) -> bool,
 ) {
     let Some(entry) = ctx.project.surveys.get(survey_id) else { return };

@@ -5,7 +5,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::cap_requests::CapRequests;
-use super::changes::{post, written};
+use super::changes::{forward_quota_messages, journal_value};
 use super::decide::{Applied, NeededGrants};
 use super::outputs;
 use super::quotas::{PendingRequest, WaitingGrants};
@@ -28,7 +28,7 @@ fn may_need_grant(body: &Body<'_>) -> bool {
 }
 
 /// A read as a record.
-pub fn asked(query: Query) -> Record<'static> {
+pub fn read_record(query: Query) -> Record<'static> {
     let body = match (query.offer_id, query.survey_id) {
         (Some(offer_id), _) => Body::ShowOffer { offer_id: offer_id.into() },
         (None, Some(survey_id)) => Body::ShowLink {
@@ -45,7 +45,7 @@ pub fn asked(query: Query) -> Record<'static> {
 impl Engine {
     /// Applies a user's record, or lets it wait for a grant, or behind requests of the same
     /// user that wait.
-    pub(super) fn judge_or_park(&mut self, at: RecordContext<'_>, record: &Record<'_>) -> Result<Effects, Failure> {
+    pub(super) fn decide_or_wait(&mut self, at: RecordContext<'_>, record: &Record<'_>) -> Result<Effects, Failure> {
         (self.quotas.moved, self.quotas.answered) = (false, false);
         if !may_need_grant(&record.body) {
             return match self.decide(at, record, false, &NO_CAPS)? {
@@ -69,7 +69,7 @@ impl Engine {
             }
         };
         let looks = matches!(record.body, Body::ShowLink { .. } | Body::ShowUser);
-        let (value, trusted) = written(record);
+        let (value, trusted) = journal_value(record);
         let pending = PendingRequest {
             project: record.project.to_string(),
             user_id: record.user_id.to_string(),
@@ -77,7 +77,7 @@ impl Engine {
             trusted,
             event_id: record.event_id.as_ref().map(ToString::to_string),
             reply_to: reply_to.into_iter().collect(),
-            parked_at: at.now,
+            waiting_since: at.now,
             waits_for: needs.surveys.into_iter().collect(),
             caps: CapRequests::new(needs.caps, looks),
         };
@@ -101,8 +101,8 @@ impl Engine {
     /// After every record: returns lapsed grants, and resumes requests that have waited
     /// long enough.
     pub(super) fn resume_overdue(&mut self, at: RecordContext<'_>, effects: &mut Effects) -> Result<(), Failure> {
-        let mail = self.quotas.allocator.settle(false, at.now);
-        post(mail, effects);
+        let messages = self.quotas.allocator.return_lapsed(at.now);
+        forward_quota_messages(messages, effects);
         let first = self.quotas.pending.values().next();
         if first.is_some_and(|pending| !pending.is_patient(at.now)) {
             self.resume_pending(at, effects)?;
@@ -129,8 +129,8 @@ impl Engine {
             }
             waiting.wanted.sort();
             for (key, count) in &waiting.wanted {
-                let mail = self.quotas.allocator.ask(key, *count, at.now);
-                post(mail, effects);
+                let messages = self.quotas.allocator.ask(key, *count, at.now);
+                forward_quota_messages(messages, effects);
             }
             // The coordinator and the counters of this partition answer at once.
             let asks =
@@ -141,8 +141,8 @@ impl Engine {
         }
         // Grants that a waiting request holds are kept until it has the rest.
         let kept = self.quotas.waited_for();
-        let mail = self.quotas.allocator.settle_but(&kept, at.now);
-        post(mail, effects);
+        let messages = self.quotas.allocator.return_unused_except(&kept, at.now);
+        forward_quota_messages(messages, effects);
         Ok(())
     }
 
@@ -159,10 +159,10 @@ impl Engine {
         self.quotas.used.clear();
         let own = RecordContext { origin: Origin { offset, ..at.origin }, ..at };
         // A panic concerns this request only, and not the record that resumed it.
-        let judged = catch_unwind(AssertUnwindSafe(|| self.decide_again(own, &pending, patient)));
-        let judged = match judged {
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.decide_again(own, &pending, patient)));
+        let outcome = match outcome {
             Ok(Err(failure @ (Failure::Store(_) | Failure::Refused(_)))) => return Err(failure),
-            Ok(Ok(judged)) => judged,
+            Ok(Ok(outcome)) => outcome,
             Ok(Err(Failure::Reject(_))) | Err(_) => {
                 let refused = "it could not be applied when its turn came";
                 effects.outputs.push(outputs::unheard_refusal(own, "panic", refused, &pending.value));
@@ -172,7 +172,7 @@ impl Engine {
             }
         };
         self.quotas.dirty.insert(offset);
-        match judged {
+        match outcome {
             Applied::Needs(NeededGrants { surveys, caps }) => {
                 let mut messages = Vec::new();
                 if let Some(pending) = self.quotas.pending.get_mut(&offset) {
@@ -218,7 +218,7 @@ impl Engine {
         match record::decode(Some(pending.value.as_str().as_bytes()), pending.trusted)? {
             record::Decoded::User(record) => self.decide(own, &record, patient, pending.caps.answers()),
             record::Decoded::Internal(internal) => match *internal {
-                Internal::Query(query) => self.decide(own, &asked(query), patient, pending.caps.answers()),
+                Internal::Query(query) => self.decide(own, &read_record(query), patient, pending.caps.answers()),
                 _ => Ok(Applied::Done(Effects::default())),
             },
         }
