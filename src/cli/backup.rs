@@ -88,7 +88,7 @@ pub async fn run(context: &Context, config_file: Option<PathBuf>, args: BackupAr
                 made.bytes(),
                 made.summary()["snapshots"]
             );
-            output::said(context.format, &made.summary(), &text);
+            output::answer(context.format, &made.summary(), &text);
         }
         BackupCommand::Verify { url, name, key_file } => {
             let key = key_file.as_deref().map(read_key).transpose()?;
@@ -101,11 +101,11 @@ pub async fn run(context: &Context, config_file: Option<PathBuf>, args: BackupAr
             });
             let verified = verified.await;
             bar.finish_and_clear();
-            let mut said = verified?.summary();
-            said["secrets_opened"] = opened.into();
+            let mut summary = verified?.summary();
+            summary["secrets_opened"] = opened.into();
             let secrets = if opened { "and the secrets open" } else { "the secrets were not tried: give --key-file" };
-            let text = format!("{} is as it was written; {secrets}", said["name"].as_str().unwrap_or_default());
-            output::said(context.format, &said, &text);
+            let text = format!("{} is as it was written; {secrets}", summary["name"].as_str().unwrap_or_default());
+            output::answer(context.format, &summary, &text);
         }
         BackupCommand::Restore { url, name, key } => {
             let key = read_key(&key.key_file)?;
@@ -121,10 +121,11 @@ pub async fn run(context: &Context, config_file: Option<PathBuf>, args: BackupAr
             let (manifest, configuration) = restored?;
             let data_dir = config.data_dir.display();
             let configuration = configuration.map(|path| path.display().to_string());
-            let mut said = manifest.summary();
-            (said["data_dir"], said["configuration"]) = (data_dir.to_string().into(), configuration.clone().into());
+            let mut summary = manifest.summary();
+            (summary["data_dir"], summary["configuration"]) =
+                (data_dir.to_string().into(), configuration.clone().into());
             if context.format == Format::Json {
-                output::json(&said);
+                output::json(&summary);
                 return Ok(());
             }
             output::line(&format!("{} is restored to {data_dir}", manifest.name));
@@ -149,10 +150,10 @@ async fn cut(context: &Context, server: &ServerArgs) -> Result<BackupPoint, Fail
         return Ok(cut);
     }
     let client = Client::new(context, server, Kind::Admin)?;
-    let said = client.expect(Method::POST, "/v1/snapshots", None).await?;
-    let names = said["snapshots"].as_array().into_iter().flatten();
+    let summary = client.expect(Method::POST, "/v1/snapshots", None).await?;
+    let names = summary["snapshots"].as_array().into_iter().flatten();
     let snapshots = names.filter_map(|row| row["name"].as_str().map(str::to_owned)).collect();
-    let ends: BTreeMap<String, u64> = serde_json::from_value(said["ends"].clone())
+    let ends: BTreeMap<String, u64> = serde_json::from_value(summary["ends"].clone())
         .map_err(|_| Failure::failed("the server does not say how far its log goes: is it of another version?"))?;
     Ok(BackupPoint { snapshots, ends })
 }

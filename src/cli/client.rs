@@ -123,7 +123,7 @@ impl Client {
         if let Some(body) = body {
             request = request.header("content-type", "application/json").body(body.to_string());
         }
-        self.said(request).await
+        self.send(request).await
     }
 
     /// Puts a definition, unless another version than this one is in force.
@@ -133,10 +133,10 @@ impl Client {
     pub async fn put_version(&self, path: &str, body: &Value, version: u64) -> Result<ApiResponse, Failure> {
         let request = self.http.put(format!("{}{path}", self.base)).bearer_auth(&self.key.key);
         let request = request.header("if-match", format!("\"{version}\"")).header("content-type", "application/json");
-        self.said(request.body(body.to_string())).await
+        self.send(request.body(body.to_string())).await
     }
 
-    async fn said(&self, request: reqwest::RequestBuilder) -> Result<ApiResponse, Failure> {
+    async fn send(&self, request: reqwest::RequestBuilder) -> Result<ApiResponse, Failure> {
         let answer = request.send().await.map_err(|error| {
             let base = &self.base;
             let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), |s| s.to_string());
@@ -154,7 +154,7 @@ impl Client {
     /// Exit code 4 when the server cannot be reached.
     pub async fn post_text(&self, path: &str, body: &str) -> Result<ApiResponse, Failure> {
         let request = self.http.post(format!("{}{path}", self.base)).bearer_auth(&self.key.key);
-        self.said(request.header("content-type", "application/json").body(body.to_owned())).await
+        self.send(request.header("content-type", "application/json").body(body.to_owned())).await
     }
 
     /// Gets a page that is no JSON.
@@ -173,8 +173,8 @@ impl Client {
 
     /// Sends a request; returns the body of a success, or the problem as a failure.
     pub async fn expect(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
-        let said = self.call(method, path, body).await?;
-        if (200..300).contains(&said.status) { Ok(said.body) } else { Err(Failure::failed(problem(&said))) }
+        let answer = self.call(method, path, body).await?;
+        if (200..300).contains(&answer.status) { Ok(answer.body) } else { Err(Failure::failed(problem(&answer))) }
     }
 
     /// Gets all rows of a list, page by page.
@@ -193,10 +193,10 @@ impl Client {
 }
 
 /// A problem of the server as readable lines.
-pub fn problem(said: &ApiResponse) -> String {
-    let text = |name: &str| said.body.get(name).and_then(Value::as_str).unwrap_or_default();
-    let mut lines = format!("{} {}: {}", said.status, text("code"), text("detail"));
-    for fault in said.body.get("errors").and_then(Value::as_array).into_iter().flatten() {
+pub fn problem(answer: &ApiResponse) -> String {
+    let text = |name: &str| answer.body.get(name).and_then(Value::as_str).unwrap_or_default();
+    let mut lines = format!("{} {}: {}", answer.status, text("code"), text("detail"));
+    for fault in answer.body.get("errors").and_then(Value::as_array).into_iter().flatten() {
         let member = |name: &str| fault.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
         if member("pointer").is_empty() && member("detail") == text("detail") {
             continue;
@@ -204,8 +204,8 @@ pub fn problem(said: &ApiResponse) -> String {
         lines.push_str(&format!("\n  {} {}", member("pointer"), member("detail")));
     }
     // Often the wrong server or the wrong key was used.
-    if matches!(said.status, 401 | 403 | 404) {
-        lines.push_str(&format!("\n  {}", said.asked));
+    if matches!(answer.status, 401 | 403 | 404) {
+        lines.push_str(&format!("\n  {}", answer.asked));
     }
     lines
 }

@@ -114,29 +114,29 @@ pub async fn run(context: &Context, args: &DeliveriesArgs) -> Result<(), Failure
         }
         DeliveriesCommand::Resend { delivery } => {
             let path = format!("/v1/deliveries/{}/resend", part(delivery));
-            let said = client.expect(Method::POST, &path, None).await?;
-            let name = |member: &str| said[member].as_str().unwrap_or("pending").to_owned();
+            let answer = client.expect(Method::POST, &path, None).await?;
+            let name = |member: &str| answer[member].as_str().unwrap_or("pending").to_owned();
             let line = format!("{} sends {} again", name("delivery_id"), name("message_id"));
-            output::said(context.format, &said, &line);
+            output::answer(context.format, &answer, &line);
             Ok(())
         }
         DeliveriesCommand::Recover { endpoint, since, until, rate, detach } => {
             let rate = rate.map(String::from);
             let request = job::request("recover", endpoint, span(since, until.as_deref())?, rate);
-            let said = job::run(&client, &request, *detach).await?;
-            output::said(context.format, &said, &summary(&said, "deliveries", "sent again"));
+            let answer = job::run(&client, &request, *detach).await?;
+            output::answer(context.format, &answer, &summary(&answer, "deliveries", "sent again"));
             Ok(())
         }
         DeliveriesCommand::Backfill { endpoint, since, until, dry_run, rate, detach } => {
             let rate = rate.map(String::from);
             let request = job::request("backfill", endpoint, span(since, until.as_deref())?, rate);
             if *dry_run {
-                let said = job::count(&client, &request).await?;
-                output::said(context.format, &said, &format!("{} messages would be sent", said["count"]));
+                let answer = job::count(&client, &request).await?;
+                output::answer(context.format, &answer, &format!("{} messages would be sent", answer["count"]));
                 return Ok(());
             }
-            let said = job::run(&client, &request, *detach).await?;
-            output::said(context.format, &said, &summary(&said, "messages", "sent"));
+            let answer = job::run(&client, &request, *detach).await?;
+            output::answer(context.format, &answer, &summary(&answer, "messages", "sent"));
             Ok(())
         }
     }

@@ -52,10 +52,10 @@ pub async fn run(format: Format) -> Result<(), Failure> {
     let key = admin.map(|(_, key)| key.clone()).ok_or_else(|| Failure::failed("no key was made"))?;
     let client = Client::with(format!("http://{}", running.addr), key)?;
     say(&format!("1. a server on http://{}, its data in {}", running.addr, dir.display()));
-    let told = story(&client, &say).await;
+    let played = story(&client, &say).await;
     running.stop().await;
     std::fs::remove_dir_all(&dir).map_err(|e| failed(&e))?;
-    let (webhooks, early, late) = told?;
+    let (webhooks, early, late) = played?;
     let seconds = started.elapsed().as_secs_f64();
     if format == Format::Json {
         output::json(

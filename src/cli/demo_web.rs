@@ -47,10 +47,10 @@ pub async fn run(format: Format, listen: &str) -> Result<(), Failure> {
     let config = config::load(Some(std::path::Path::new("/dev/null")), [], &overrides).map_err(|e| failed(&e))?;
     let options = Options { test_clock: false, dev: true, new_keys: false, roles: Roles::ALL };
     let running = supervisor::start(config, options).await.map_err(|e| failed(&e))?;
-    let told = serve(&running, format, listen).await;
+    let served = serve(&running, format, listen).await;
     running.stop().await;
     std::fs::remove_dir_all(&dir).map_err(|e| failed(&e))?;
-    told
+    served
 }
 
 async fn serve(running: &Running, format: Format, listen: &str) -> Result<(), Failure> {

@@ -82,8 +82,8 @@ pub async fn run(context: &Context, args: &DoctorArgs) -> Result<(), Failure> {
         Err(failure) => (false, failure.text),
         Ok(client) => match client.call(Method::GET, "/readyz", None).await {
             Err(failure) => (false, failure.text),
-            Ok(said) if said.status == 200 => (true, "the server is ready".into()),
-            Ok(said) => (false, format!("the server is not ready: {}", said.body["reasons"])),
+            Ok(answer) if answer.status == 200 => (true, "the server is ready".into()),
+            Ok(answer) => (false, format!("the server is not ready: {}", answer.body["reasons"])),
         },
     };
     checks.push(("server", ready.0, ready.1));
@@ -112,11 +112,11 @@ async fn receivers(context: &Context, args: &ServerArgs) -> Option<(bool, String
     let (mut names, mut cursor) = (BTreeSet::new(), String::new());
     loop {
         let path = format!("/v1/endpoints?limit=200{cursor}");
-        let said = client.call(Method::GET, &path, None).await.ok().filter(|said| said.status == 200)?;
+        let answer = client.call(Method::GET, &path, None).await.ok().filter(|answer| answer.status == 200)?;
         let urls =
-            said.body["endpoints"].as_array()?.iter().filter_map(|row| url::Url::parse(row["url"].as_str()?).ok());
+            answer.body["endpoints"].as_array()?.iter().filter_map(|row| url::Url::parse(row["url"].as_str()?).ok());
         names.extend(urls.filter_map(|url| url.domain().map(str::to_owned)));
-        match said.body["next_cursor"].as_str() {
+        match answer.body["next_cursor"].as_str() {
             Some(next) => cursor = format!("&cursor={next}"),
             None => break,
         }

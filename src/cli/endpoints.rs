@@ -61,23 +61,23 @@ pub async fn run(context: &Context, args: &EndpointsArgs) -> Result<(), Failure>
             let mut body = client.expect(Method::GET, &path, None).await?;
             body["enabled"] = false.into();
             let version = body["version"].as_u64().unwrap_or_default();
-            let said = client.put_version(&path, &body, version).await?;
-            if !(200..300).contains(&said.status) {
-                return Err(Failure::failed(problem(&said)));
+            let answer = client.put_version(&path, &body, version).await?;
+            if !(200..300).contains(&answer.status) {
+                return Err(Failure::failed(problem(&answer)));
             }
-            output::said(context.format, &said.body, &format!("{endpoint} is disabled: nothing is sent to it"));
+            output::answer(context.format, &answer.body, &format!("{endpoint} is disabled: nothing is sent to it"));
         }
         EndpointsCommand::Delete { endpoint } => {
-            let said = client.expect(Method::DELETE, &format!("/v1/endpoints/{}", part(endpoint)), None).await?;
-            output::said(context.format, &said, &format!("{endpoint} is removed"));
+            let answer = client.expect(Method::DELETE, &format!("/v1/endpoints/{}", part(endpoint)), None).await?;
+            output::answer(context.format, &answer, &format!("{endpoint} is removed"));
         }
         EndpointsCommand::Enable { endpoint } => {
             let path = format!("/v1/endpoints/{}", part(endpoint));
-            let said = client.expect(Method::POST, &format!("{path}/enable"), None).await?;
-            let outcome = if said["changed"] == false { "was enabled already and begins anew" } else { "is enabled" };
-            output::said(
+            let answer = client.expect(Method::POST, &format!("{path}/enable"), None).await?;
+            let outcome = if answer["changed"] == false { "was enabled already and begins anew" } else { "is enabled" };
+            output::answer(
                 context.format,
-                &said,
+                &answer,
                 &format!("{endpoint} {outcome}; `askwhen deliveries recover` sends what it missed"),
             );
         }
@@ -96,24 +96,24 @@ pub async fn run(context: &Context, args: &EndpointsArgs) -> Result<(), Failure>
                 body["secret"] = secret.into();
             }
             let path = format!("/v1/endpoints/{}/rotate-secret", part(endpoint));
-            let mut said = client.expect(Method::POST, &path, Some(&body)).await?;
+            let mut answer = client.expect(Method::POST, &path, Some(&body)).await?;
             let mut line = format!("{endpoint} signs with a new secret");
-            if let Some(secret) = said["secret"].as_str() {
+            if let Some(secret) = answer["secret"].as_str() {
                 line.push_str(&format!(", shown this once: {secret}"));
             }
             if let Some(public) = public {
                 line.push_str(&format!("; receivers verify with {public}"));
-                said["public_key"] = public.into();
+                answer["public_key"] = public.into();
             }
-            output::said(context.format, &said, &line);
+            output::answer(context.format, &answer, &line);
         }
         EndpointsCommand::Test { endpoint } => {
             let path = format!("/v1/endpoints/{}/test", part(endpoint));
-            let said = client.expect(Method::POST, &path, None).await?;
-            let outcome = said["outcome"].as_str().unwrap_or_default();
-            let status = said["http_status"].as_u64().map(|status| format!(", status {status}")).unwrap_or_default();
-            let error = said["error"].as_str().map(|error| format!(": {error}")).unwrap_or_default();
-            output::said(context.format, &said, &format!("{endpoint}: {outcome}{status}{error}"));
+            let answer = client.expect(Method::POST, &path, None).await?;
+            let outcome = answer["outcome"].as_str().unwrap_or_default();
+            let status = answer["http_status"].as_u64().map(|status| format!(", status {status}")).unwrap_or_default();
+            let error = answer["error"].as_str().map(|error| format!(": {error}")).unwrap_or_default();
+            output::answer(context.format, &answer, &format!("{endpoint}: {outcome}{status}{error}"));
             if outcome != "delivered" {
                 return Err(Failure::failed(format!("{endpoint} did not take the test")));
             }

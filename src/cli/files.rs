@@ -42,9 +42,9 @@ impl FileDefinition {
         }
         // The referenced values may be wrong, so the whole is checked again.
         let faults = check(&self.body).err().unwrap_or_default();
-        let told: Vec<String> =
+        let lines: Vec<String> =
             faults.iter().map(|fault| format!("{}: {}", self.place_of(fault), fault.detail)).collect();
-        if told.is_empty() { Ok(()) } else { Err(Failure::usage(told.join("\n"))) }
+        if lines.is_empty() { Ok(()) } else { Err(Failure::usage(lines.join("\n"))) }
     }
 
     fn place_of(&self, fault: &Fault) -> &str {

@@ -157,7 +157,7 @@ pub async fn run(context: &Context, args: &ImportArgs) -> Result<(), Failure> {
 }
 
 fn finish(context: &Context, progress: &Progress, rejects: &Path, what: &str) -> Result<(), Failure> {
-    tell(context, progress, rejects, what);
+    report(context, progress, rejects, what);
     match progress.rejected {
         0 => Ok(()),
         count => Err(Failure::failed(format!("{count} lines were wrong; they are in {}", rejects.display()))),
@@ -198,7 +198,7 @@ fn check_same(name: &str, progress: &Progress, server: &str) -> Result<(), Failu
     Ok(())
 }
 
-fn tell(context: &Context, progress: &Progress, rejects: &Path, what: &str) {
+fn report(context: &Context, progress: &Progress, rejects: &Path, what: &str) {
     let Progress { line, accepted, rejected, other, .. } = progress;
     match context.format {
         Format::Json => {
@@ -338,8 +338,8 @@ impl Import<'_> {
     }
 
     fn parse(&self, header: Option<&Header>, number: u64, read: &Text) -> Result<Option<Box<RawValue>>, LineError> {
-        if let Some(flaw) = read.flaw {
-            return Err(LineError::Flaw(flaw));
+        if let Some(fault) = read.fault {
+            return Err(LineError::Flaw(fault));
         }
         let text = std::str::from_utf8(&read.text)?;
         match header {
@@ -437,11 +437,11 @@ impl Import<'_> {
             let outcome = self.client.post_text("/v1/events", &body).await;
             let late = std::time::Instant::now() >= deadline;
             match outcome {
-                Ok(said) if said.status == 202 => return Ok(Vec::new()),
-                Ok(said) if said.status == 207 => return Ok(refused(&said)),
+                Ok(answer) if answer.status == 202 => return Ok(Vec::new()),
+                Ok(answer) if answer.status == 207 => return Ok(refused(&answer)),
                 // The events have ids, so sending them again has no second effect.
-                Ok(said) if matches!(said.status, 429 | 503) && !late => tokio::time::sleep(PAUSE * 4).await,
-                Ok(said) => return Err(Failure::failed(problem(&said))),
+                Ok(answer) if matches!(answer.status, 429 | 503) && !late => tokio::time::sleep(PAUSE * 4).await,
+                Ok(answer) => return Err(Failure::failed(problem(&answer))),
                 Err(_) if !late => tokio::time::sleep(PAUSE * 4).await,
                 Err(failure) => return Err(failure),
             }
@@ -452,8 +452,8 @@ impl Import<'_> {
     async fn wait_for_engine(&self) -> Result<(), Failure> {
         let deadline = std::time::Instant::now() + MAX_SERVER_WAIT;
         while std::time::Instant::now() < deadline {
-            let said = self.client.text("/metrics").await;
-            let lag = said.ok().map_or(0.0, |text| {
+            let answer = self.client.text("/metrics").await;
+            let lag = answer.ok().map_or(0.0, |text| {
                 let lags = text.lines().filter(|line| line.starts_with("askwhen_engine_lag_seconds"));
                 lags.filter_map(|line| line.rsplit(' ').next()?.parse().ok()).fold(0.0, f64::max)
             });
@@ -478,8 +478,8 @@ fn rfc3339(given: &RawValue) -> Box<RawValue> {
     spelled.unwrap_or_else(|| given.to_owned())
 }
 
-fn refused(said: &ApiResponse) -> Vec<(usize, String)> {
-    let results = said.body["results"].as_array().into_iter().flatten();
+fn refused(answer: &ApiResponse) -> Vec<(usize, String)> {
+    let results = answer.body["results"].as_array().into_iter().flatten();
     let bad = results.filter(|result| result["status"].as_u64().is_none_or(|status| status >= 300));
     bad.filter_map(|result| {
         let (index, problem) = (result["index"].as_u64()?, &result["problem"]);

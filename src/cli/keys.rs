@@ -51,27 +51,27 @@ pub async fn run(context: &Context, args: &KeysArgs) -> Result<(), Failure> {
                 KeyKind::Admin => Kind::Admin,
             };
             let body = json!({"name": name, "kind": kind.name()});
-            let said = client.expect(Method::POST, "/v1/keys", Some(&body)).await?;
-            let (id, key) = (&said["key_id"], &said["key"]);
+            let answer = client.expect(Method::POST, "/v1/keys", Some(&body)).await?;
+            let (id, key) = (&answer["key_id"], &answer["key"]);
             let (id, key) = (id.as_str().unwrap_or_default(), key.as_str().unwrap_or_default());
-            output::said(context.format, &said, &format!("{id} is made; it is shown this once: {key}"));
+            output::answer(context.format, &answer, &format!("{id} is made; it is shown this once: {key}"));
         }
         KeysCommand::List => {
-            let said = client.expect(Method::GET, "/v1/keys", None).await?;
+            let answer = client.expect(Method::GET, "/v1/keys", None).await?;
             match context.format {
-                Format::Json => output::json(&said["keys"]),
+                Format::Json => output::json(&answer["keys"]),
                 Format::Text => {
                     let members = ["key_id", "name", "kind", "prefix", "created_at", "last_used_at", "source"];
                     let text = |value: &Value| value.as_str().map(output::escape).unwrap_or_default();
                     let row = |key: &Value| members.map(|member| text(&key[member]).to_string()).into();
-                    let rows: Vec<Vec<String>> = said["keys"].as_array().into_iter().flatten().map(row).collect();
+                    let rows: Vec<Vec<String>> = answer["keys"].as_array().into_iter().flatten().map(row).collect();
                     output::table(&["KEY", "NAME", "KIND", "PREFIX", "CREATED", "LAST USED", "SOURCE"], &rows);
                 }
             }
         }
         KeysCommand::Revoke { key_id } => {
-            let said = client.expect(Method::DELETE, &format!("/v1/keys/{}", part(key_id)), None).await?;
-            output::said(context.format, &said, &format!("{key_id} is revoked"));
+            let answer = client.expect(Method::DELETE, &format!("/v1/keys/{}", part(key_id)), None).await?;
+            output::answer(context.format, &answer, &format!("{key_id} is revoked"));
         }
     }
     Ok(())

@@ -29,7 +29,7 @@ pub async fn run(context: &Context, args: &LinkArgs) -> Result<(), Failure> {
     let client = Client::new(context, &args.server, Kind::Server)?;
     let body = json!({"user_id": args.user, "expires_in": args.expires_in, "single_use": args.single_use});
     let path = format!("/v1/surveys/{}/links", part(&args.survey));
-    let said = client.expect(Method::POST, &path, Some(&body)).await?;
-    output::said(context.format, &said, said["url"].as_str().unwrap_or_default());
+    let answer = client.expect(Method::POST, &path, Some(&body)).await?;
+    output::answer(context.format, &answer, answer["url"].as_str().unwrap_or_default());
     Ok(())
 }

@@ -43,9 +43,9 @@ pub fn json(value: &Value) {
 }
 
 /// Prints a server's response as JSON, or a sentence about it as text.
-pub fn said(format: Format, said: &Value, text: &str) {
+pub fn answer(format: Format, answer: &Value, text: &str) {
     match format {
-        Format::Json => json(said),
+        Format::Json => json(answer),
         Format::Text => line(&escape(text)),
     }
 }

@@ -37,9 +37,9 @@ pub async fn over_records<T: Send + 'static>(
 ) -> Result<T, Failure> {
     let bar = bar(doing, "records");
     let progress = Arc::new(Progress::default());
-    let told = progress.clone();
+    let counted = progress.clone();
     let done = tokio::select! {
-        done = blocking(move || work(&told)) => done,
+        done = blocking(move || work(&counted)) => done,
         never = show(&bar, &progress) => match never {},
     };
     bar.finish_and_clear();

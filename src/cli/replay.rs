@@ -146,14 +146,14 @@ pub async fn run(context: &Context, args: &ReplayArgs) -> Result<(), Failure> {
             };
             let json =
                 json!({"partitions": promoted.partitions, "before": before, "differences": promoted.differences});
-            output::said(context.format, &json, &text);
+            output::answer(context.format, &json, &text);
         }
         ReplayCommand::Abort => {
-            let said = format!("the replay in {} is removed", dir.display());
+            let text = format!("the replay in {} is removed", dir.display());
             // A replay can be removed although its log is gone.
             let own = move || supervisor::source(&config).ok().map(|source| source.incarnation);
             blocking(move || Shadow::abort(&dir, own())).await?;
-            output::said(context.format, &json!({"removed": true}), &said);
+            output::answer(context.format, &json!({"removed": true}), &text);
         }
     }
     Ok(())

@@ -29,8 +29,8 @@ pub async fn run(context: &Context, args: &ResponsesArgs) -> Result<(), Failure>
     let client = Client::new(context, &args.server, Kind::Admin)?;
     // A misspelt name must not read as "no answers"; but answers outlive their survey.
     let survey = client.call(Method::GET, &format!("/v1/surveys/{}", part(&args.survey)), None).await;
-    let is_unknown = survey.as_ref().is_ok_and(|said| said.status == 404);
-    let definition = survey.ok().filter(|said| said.status == 200).map(|said| said.body);
+    let is_unknown = survey.as_ref().is_ok_and(|answer| answer.status == 404);
+    let definition = survey.ok().filter(|answer| answer.status == 200).map(|answer| answer.body);
     let mut all: Vec<Value> = Vec::new();
     let mut any = false;
     let mut cursor = String::new();

@@ -209,7 +209,7 @@ impl LogArgs {
     fn filter(&self, config: &Config) -> Result<EnvFilter, Failure> {
         let given = self.log_level.as_deref().unwrap_or(&config.log_level);
         config::log_filter::parse(given)
-            .map_err(|wanted| Failure::usage(format!("--log-level (or ASKWHEN_LOG) {wanted}")))
+            .map_err(|error| Failure::usage(format!("--log-level (or ASKWHEN_LOG) {error}")))
     }
 }
 

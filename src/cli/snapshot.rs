@@ -31,8 +31,8 @@ pub async fn run(context: &Context, what: &SnapshotCommand) -> Result<(), Failur
     match what {
         SnapshotCommand::Create { server } => {
             let client = Client::new(context, server, Kind::Admin)?;
-            let said = client.expect(Method::POST, "/v1/snapshots", None).await?;
-            show(context, said["snapshots"].as_array().cloned().unwrap_or_default());
+            let answer = client.expect(Method::POST, "/v1/snapshots", None).await?;
+            show(context, answer["snapshots"].as_array().cloned().unwrap_or_default());
             Ok(())
         }
         SnapshotCommand::List => {

@@ -31,19 +31,19 @@ pub async fn change_status(context: &Context, args: &SurveyArgs, from: &str, to:
     survey["status"] = to.into();
     let version = survey["version"].as_u64().unwrap_or_default();
     // The version in the request keeps a change of somebody else from being lost.
-    let said = client.put_version(&path, &survey, version).await?;
-    if !(200..300).contains(&said.status) {
-        return Err(Failure::failed(problem(&said)));
+    let answer = client.put_version(&path, &survey, version).await?;
+    if !(200..300).contains(&answer.status) {
+        return Err(Failure::failed(problem(&answer)));
     }
-    let outcome = if said.body["changed"] == false { "already" } else { "from now on" };
-    output::said(context.format, &said.body, &format!("{id} is {to} {outcome}"));
+    let outcome = if answer.body["changed"] == false { "already" } else { "from now on" };
+    output::answer(context.format, &answer.body, &format!("{id} is {to} {outcome}"));
     Ok(())
 }
 
 pub async fn archive(context: &Context, args: &SurveyArgs) -> Result<(), Failure> {
     let client = Client::new(context, &args.server, Kind::Admin)?;
-    let said: Value = client.expect(Method::DELETE, &format!("/v1/surveys/{}", part(&args.survey)), None).await?;
+    let answer: Value = client.expect(Method::DELETE, &format!("/v1/surveys/{}", part(&args.survey)), None).await?;
     let line = format!("{} is archived: nobody is asked any more, and its results stay", args.survey);
-    output::said(context.format, &said, &line);
+    output::answer(context.format, &answer, &line);
     Ok(())
 }

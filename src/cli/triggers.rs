@@ -56,14 +56,14 @@ pub async fn run(context: &Context, args: &TriggersArgs) -> Result<(), Failure> 
             if let Some(id) = id {
                 body["trigger_id"] = id.as_str().into();
             }
-            let said = client.expect(Method::POST, "/v1/triggers", Some(&body)).await?;
-            let id = said["trigger_id"].as_str().unwrap_or_default().to_owned();
-            output::said(context.format, &said, &format!("{id} is declared"));
+            let answer = client.expect(Method::POST, "/v1/triggers", Some(&body)).await?;
+            let id = answer["trigger_id"].as_str().unwrap_or_default().to_owned();
+            output::answer(context.format, &answer, &format!("{id} is declared"));
             Ok(())
         }
         TriggersCommand::Delete { trigger } => {
-            let said = client.expect(Method::DELETE, &format!("/v1/triggers/{}", part(trigger)), None).await?;
-            output::said(context.format, &said, &format!("{trigger} is off the list"));
+            let answer = client.expect(Method::DELETE, &format!("/v1/triggers/{}", part(trigger)), None).await?;
+            output::answer(context.format, &answer, &format!("{trigger} is off the list"));
             Ok(())
         }
     }

@@ -37,13 +37,13 @@ pub async fn run(context: &Context, args: &UsersArgs) -> Result<(), Failure> {
     match &args.what {
         UsersCommand::Show { user } => output::json(&client.expect(Method::GET, &path(user), None).await?),
         UsersCommand::Erase { user } => {
-            let said = client.expect(Method::DELETE, &path(user), None).await?;
-            output::said(context.format, &said, &format!("{user} is forgotten"));
+            let answer = client.expect(Method::DELETE, &path(user), None).await?;
+            output::answer(context.format, &answer, &format!("{user} is forgotten"));
         }
         UsersCommand::Attributes { user, attributes } => {
             let body = json!({"attributes": send::pairs(attributes)?});
-            let said = client.expect(Method::PUT, &path(user), Some(&body)).await?;
-            output::said(context.format, &said, &format!("{user} has these attributes from now on"));
+            let answer = client.expect(Method::PUT, &path(user), Some(&body)).await?;
+            output::answer(context.format, &answer, &format!("{user} has these attributes from now on"));
         }
     }
     Ok(())

@@ -136,7 +136,7 @@ async fn take(shared: &Shared, request: hyper::Request<Incoming>) -> (hyper::Res
     let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
     let now = Clock::new().wall() / SECOND;
     let verified = shared.secret.as_deref().map(|secret| profile::verify(secret, header, &body, now));
-    let said = serde_json::from_slice(&body).unwrap_or_else(|_| Value::from(String::from_utf8_lossy(&body)));
+    let content = serde_json::from_slice(&body).unwrap_or_else(|_| Value::from(String::from_utf8_lossy(&body)));
     if shared.format == Format::Json {
         let (verified, why) = match &verified {
             None => (Value::Null, Value::Null),
@@ -146,20 +146,20 @@ async fn take(shared: &Shared, request: hyper::Request<Incoming>) -> (hyper::Res
         output::line(
             &json!({
                 "path": head.uri.path(), "webhook_id": header("webhook-id"), "attempt": header("webhook-attempt"),
-                "verified": verified, "why": why, "answered": status, "body": said,
+                "verified": verified, "why": why, "answered": status, "body": content,
             })
             .to_string(),
         );
     } else {
-        let told = match verified {
+        let verdict = match verified {
             None => "not verified".to_owned(),
             Some(Verified::Yes) => "verified".to_owned(),
             Some(Verified::No(why)) => format!("NOT GENUINE: {why}"),
         };
         let (id, attempt) = (header("webhook-id").unwrap_or("-"), header("webhook-attempt").unwrap_or("-"));
-        let line = format!("{} {} attempt {attempt}, {told}, answered {status}", head.uri.path(), id);
+        let line = format!("{} {} attempt {attempt}, {verdict}, answered {status}", head.uri.path(), id);
         output::line(&output::escape(&line));
-        output::json(&said);
+        output::json(&content);
     }
     let mut answer = hyper::Response::new(Full::new(Bytes::new()));
     *answer.status_mut() = hyper::StatusCode::from_u16(status).unwrap_or_default();

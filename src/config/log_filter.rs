@@ -3,6 +3,7 @@
 
 use askwhen_wire::definition::nearest;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 /// librdkafka's binding reports each consumer that a lease closes. An untrusted
@@ -15,16 +16,27 @@ fn is_level(text: &str) -> bool {
     LEVELS.iter().any(|level| text.eq_ignore_ascii_case(level))
 }
 
+/// Why a text is no filter, and what it must be.
+#[derive(Debug, thiserror::Error)]
+pub enum FilterError {
+    #[error("must be {wanted}: there is no level {0:?}", wanted = WANTED)]
+    UnknownLevel(String),
+    #[error("must be {wanted}: there is no level {filter:?}; did you mean {meant}?", wanted = WANTED)]
+    MistypedLevel { filter: String, meant: &'static str },
+    #[error("must be {wanted}: {0}", wanted = WANTED)]
+    Invalid(#[from] ParseError),
+}
+
 /// The filter that a text describes.
 ///
 /// # Errors
-/// What the text has to be.
-pub fn parse(given: &str) -> Result<EnvFilter, String> {
+/// When it names no level, or is not in the syntax of filters.
+pub fn parse(given: &str) -> Result<EnvFilter, FilterError> {
     let mistyped = given.split(',').map(str::trim).find(|filter| !is_filter(filter));
     if let Some(filter) = mistyped.filter(|_| !given.contains('[')) {
         return Err(match meant(filter) {
-            Some(level) => format!("must be {WANTED}: there is no level {filter:?}; did you mean {level}?"),
-            None => format!("must be {WANTED}: there is no level {filter:?}"),
+            Some(meant) => FilterError::MistypedLevel { filter: filter.to_owned(), meant },
+            None => FilterError::UnknownLevel(filter.to_owned()),
         });
     }
     let filters = match given {
@@ -33,7 +45,7 @@ pub fn parse(given: &str) -> Result<EnvFilter, String> {
         _ if is_level(given) => format!("warn,askwhen={given},{QUIET}"),
         _ => given.to_owned(),
     };
-    EnvFilter::try_new(&filters).map_err(|error| format!("must be {WANTED}: {error}"))
+    Ok(EnvFilter::try_new(&filters)?)
 }
 
 /// Whether one of the texts between commas is a level, or a module with one.
@@ -75,7 +87,7 @@ mod tests {
             ("nonsense=x=y", None),
             ("=info", None),
         ] {
-            let error = parse(wrong).expect_err(wrong);
+            let error = parse(wrong).expect_err(wrong).to_string();
             assert_eq!(error.contains("did you mean"), near.is_some(), "{wrong}: {error}");
             assert!(error.contains(near.unwrap_or("there is no level")), "{wrong}: {error}");
         }

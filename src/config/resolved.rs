@@ -395,7 +395,7 @@ fn frame_ancestors(http: &Section<'_>) -> Result<String, Fault> {
 
 fn log_level(process: &Section<'_>) -> Result<String, Fault> {
     let text = process.text("log_level")?;
-    log_filter::parse(&text).map(|_| text).or_else(|wanted| process.fault("log_level", wanted))
+    log_filter::parse(&text).map(|_| text).or_else(|error| process.fault("log_level", error.to_string()))
 }
 
 fn cors_origins(http: &Section<'_>) -> Result<Vec<AllowedOrigin>, Fault> {

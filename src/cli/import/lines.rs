@@ -20,7 +20,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 pub struct Text {
     pub text: Vec<u8>,
     /// Why it cannot be an event.
-    pub flaw: Option<&'static str>,
+    pub fault: Option<&'static str>,
 }
 
 /// Why a line or a row is no event.
@@ -191,7 +191,7 @@ impl Lines {
         while text.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
             text.pop();
         }
-        Ok(Some((self.number, Text { text, flaw: long.then_some("the line has more than 64 KiB") })))
+        Ok(Some((self.number, Text { text, fault: long.then_some("the line has more than 64 KiB") })))
     }
 
     /// Reads a row of a table, over all lines that its quotes span.
@@ -215,14 +215,14 @@ impl Lines {
                 // have the wrong number of cells, and are rows themselves.
                 let columns = cells(&String::from_utf8_lossy(&text), shape.delimiter).map(|cells| cells.len());
                 if !quotes.end_within && columns.is_ok_and(|columns| columns == shape.columns) {
-                    return Ok(Some((number, Text { text, flaw: first.flaw })));
+                    return Ok(Some((number, Text { text, fault: first.fault })));
                 }
                 break;
             }
         }
         // The lines that were read ahead are rows themselves.
         taken.into_iter().rev().for_each(|line| self.pending.push_front(line));
-        Ok(Some((number, Text { flaw: Some("the row opens a quote that is not closed"), ..first })))
+        Ok(Some((number, Text { fault: Some("the row opens a quote that is not closed"), ..first })))
     }
 }
 
@@ -280,15 +280,15 @@ fn is_packed(reader: &mut Box<dyn BufRead>) -> std::io::Result<bool> {
 
 /// Reads the header. The delimiter is the given one, else that of a line `sep=;` as
 /// spreadsheets write it, else the one with which the header has all required columns.
-pub fn header(lines: &mut Lines, said: Option<u8>) -> Result<Header, Failure> {
+pub fn header(lines: &mut Lines, given: Option<u8>) -> Result<Header, Failure> {
     let mut first = lines.line().map_err(unreadable)?.map(|(_, read)| read.text).unwrap_or_default();
-    let mut said = said;
+    let mut given = given;
     if let [b's', b'e', b'p', b'=', delimiter] = first[..] {
-        said = said.or(Some(delimiter));
+        given = given.or(Some(delimiter));
         first = lines.line().map_err(unreadable)?.map(|(_, read)| read.text).unwrap_or_default();
     }
     let text = String::from_utf8_lossy(&first).into_owned();
-    let candidates = said.map_or_else(|| vec![b',', b';', b'\t', b'|'], |said| vec![said]);
+    let candidates = given.map_or_else(|| vec![b',', b';', b'\t', b'|'], |given| vec![given]);
     let mut read = candidates.iter().map(|delimiter| names(&text, *delimiter));
     let names_of_first = read.next().expect("there is a candidate")?;
     let whole = |names: &[String]| missing(names).is_none();
@@ -303,8 +303,8 @@ pub fn header(lines: &mut Lines, said: Option<u8>) -> Result<Header, Failure> {
     let (delimiter, names) = found;
     if let Some(needed) = missing(&names) {
         let spelled = match alias_of(needed, names.iter().map(String::as_str)) {
-            Some(given) => format!("; {given} is there: call it {needed}"),
-            None if said.is_some() || names.len() > 1 => format!("; it has {}", shortened(&names)),
+            Some(known) => format!("; {known} is there: call it {needed}"),
+            None if given.is_some() || names.len() > 1 => format!("; it has {}", shortened(&names)),
             None => "; give --delimiter if its cells are divided by something else".to_owned(),
         };
         return Err(Failure::usage(format!("the header has no column {needed}{spelled}")));
@@ -424,7 +424,7 @@ mod tests {
         while let Some((number, read)) = lines.record(shape).unwrap() {
             let text = String::from_utf8(read.text).unwrap();
             let cells = || cells(&text, shape.delimiter).unwrap().iter().map(str::to_owned).collect();
-            all.push((number, read.flaw.map_or_else(|| Ok(cells()), Err)));
+            all.push((number, read.fault.map_or_else(|| Ok(cells()), Err)));
         }
         all
     }
