@@ -113,7 +113,7 @@ struct WriteBatch {
     batch: Batch,
     events: Vec<FoldEvent>,
     /// Ids of deliveries of which an attempt has been read.
-    attempted: BTreeSet<String>,
+    attempted_ids: BTreeSet<String>,
     /// In milliseconds since the epoch; `None` while a store catches up.
     now: Option<Millis>,
     /// One scan of the store finds the deliveries of all of them.
@@ -219,13 +219,13 @@ impl Fold {
                 if next >= end {
                     break;
                 }
-                let chunk = self.reader.read_or_wait(at, next, ROUND_BYTES)?;
-                if chunk.records.is_empty() {
+                let fetched = self.reader.read_or_wait(at, next, ROUND_BYTES)?;
+                if fetched.records.is_empty() {
                     break;
                 }
-                let mut round = WriteBatch::default();
-                self.take_all(at.topic, &chunk.records, &mut round)?;
-                self.write(round)?;
+                let mut writes = WriteBatch::default();
+                self.take_all(at.topic, &fetched.records, &mut writes)?;
+                self.write(writes)?;
             }
         }
         Ok(())
@@ -251,70 +251,70 @@ impl Fold {
     /// # Errors
     /// When the log or the store cannot be read or written.
     pub fn step(&mut self, now: Millis) -> Result<Option<Vec<FoldEvent>>, Error> {
-        let mut round = WriteBatch { now: Some(now), ..WriteBatch::default() };
+        let mut writes = WriteBatch { now: Some(now), ..WriteBatch::default() };
         let mut read = 0;
-        let mut chunks = Vec::new();
+        let mut fetched = Vec::new();
         for topic in TOPICS {
             let at = TopicPartition { topic, partition: self.partition };
-            chunks.push((topic, self.reader.read(at, self.position(topic), ROUND_BYTES)?.records));
+            fetched.push((topic, self.reader.read(at, self.position(topic), ROUND_BYTES)?.records));
         }
-        for (topic, records) in &chunks {
-            read += self.take_all(*topic, records, &mut round)?;
+        for (topic, records) in &fetched {
+            read += self.take_all(*topic, records, &mut writes)?;
         }
         if read == 0 {
             return Ok(None);
         }
-        Ok(Some(self.write(round)?))
+        Ok(Some(self.write(writes)?))
     }
 
-    fn write(&mut self, mut round: WriteBatch) -> Result<Vec<FoldEvent>, Error> {
-        for delivery_id in std::mem::take(&mut round.attempted) {
-            if matches!(round.rows.get(&delivery_id), Some(Some(row)) if row.phase != DeliveryPhase::Due) {
-                round.events.push(FoldEvent::FollowUpMissing { delivery_id });
+    fn write(&mut self, mut writes: WriteBatch) -> Result<Vec<FoldEvent>, Error> {
+        for delivery_id in std::mem::take(&mut writes.attempted_ids) {
+            if matches!(writes.rows.get(&delivery_id), Some(Some(row)) if row.phase != DeliveryPhase::Due) {
+                writes.events.push(FoldEvent::FollowUpMissing { delivery_id });
             }
         }
-        for (id, row) in round.rows {
+        for (id, row) in writes.rows {
             match row {
-                Some(row) => round.batch.put(families::WAITING, id, row.encode()),
-                None => round.batch.delete(families::WAITING, id),
+                Some(row) => writes.batch.put(families::WAITING, id, row.encode()),
+                None => writes.batch.delete(families::WAITING, id),
             }
         }
-        for (key, ()) in round.done {
-            round.batch.put(families::DONE, key, []);
+        for (key, ()) in writes.done {
+            writes.batch.put(families::DONE, key, []);
         }
         let positions = serde_json::to_vec(&self.positions).expect("positions serialise");
-        round.batch.put(families::META, POSITIONS, positions);
+        writes.batch.put(families::META, POSITIONS, positions);
         // Should this fail, the caller opens the fold again.
-        self.store.write(round.batch)?;
+        self.store.write(writes.batch)?;
         askwhen_process::fault::point("folded");
-        Ok(round.events)
+        Ok(writes.events)
     }
 
     fn take_all(
         &mut self,
         topic: Topic,
         records: &[askwhen_log::Record],
-        round: &mut WriteBatch,
+        writes: &mut WriteBatch,
     ) -> Result<usize, Error> {
         for record in records {
             self.positions.next.insert(topic.name().to_owned(), record.offset + 1);
             self.positions.now = self.positions.now.max(record.appended_at);
             match FoldInput::decode(topic, record) {
-                Ok(input) => self.take(input, record, round)?,
+                Ok(input) => self.take(input, record, writes)?,
                 Err(error) => {
                     let at = TopicPartition { topic, partition: self.partition };
                     self.rejects.push(records::reject(at, record, &error.to_string()));
                 }
             }
         }
-        self.cancel_erased(round)?;
+        self.cancel_erased(writes)?;
         Ok(records.len())
     }
 
     /// Cancels the deliveries that the round's erasures cover. One scan over all that waits
     /// is cheaper than an index over users, which every delivery would pay for.
-    fn cancel_erased(&mut self, round: &mut WriteBatch) -> Result<(), Error> {
-        let erasures = std::mem::take(&mut round.erasures);
+    fn cancel_erased(&mut self, writes: &mut WriteBatch) -> Result<(), Error> {
+        let erasures = std::mem::take(&mut writes.erasures);
         if erasures.is_empty() || askwhen_process::fault::mutant("erase_leaves_deliveries") {
             return Ok(());
         }
@@ -327,75 +327,75 @@ impl Fold {
             }
         })?;
         // Changes of this round are newer than the store.
-        for (id, changed) in &round.rows {
+        for (id, changed) in &writes.rows {
             rows.remove(id);
             if let Some(row) = changed.as_ref().filter(|row| erasures.cancels(row)) {
                 rows.insert(id.clone(), row.clone());
             }
         }
-        round.events.push(FoldEvent::Cancelled { delivery_ids: rows.keys().cloned().collect() });
+        writes.events.push(FoldEvent::Cancelled { delivery_ids: rows.keys().cloned().collect() });
         for (id, mut row) in rows {
-            round.batch.delete(families::DUE, due_key(&row));
+            writes.batch.delete(families::DUE, due_key(&row));
             row.forget_message();
             row.phase = DeliveryPhase::CancelMissing { reason: "user_erased".into() };
-            round.rows.insert(id, Some(row));
+            writes.rows.insert(id, Some(row));
         }
         Ok(())
     }
 
     /// Takes one record in. Errors come from the store, never from the record.
-    fn take(&mut self, input: FoldInput, record: &askwhen_log::Record, round: &mut WriteBatch) -> Result<(), Error> {
+    fn take(&mut self, input: FoldInput, record: &askwhen_log::Record, writes: &mut WriteBatch) -> Result<(), Error> {
         match input {
-            FoldInput::Deliveries(DeliveryRecord::Deliver(delivery)) => self.deliver(*delivery, record, round),
+            FoldInput::Deliveries(DeliveryRecord::Deliver(delivery)) => self.take_delivery(*delivery, record, writes),
             FoldInput::Deliveries(DeliveryRecord::CancelUser { project, user_id }) => {
                 let source = record.header(SOURCE_HEADER).and_then(|source| Source::parse(source));
-                round.erasures.note(UserKey { project, user_id }, source);
+                writes.erasures.note(UserKey { project, user_id }, source);
                 Ok(())
             }
             FoldInput::Deliveries(DeliveryRecord::Endpoint { project, endpoint_id, version, body }) => {
                 self.take_update(
                     EndpointUpdate { project, endpoint_id, what: EndpointChange::Defined { version, body } },
-                    round,
+                    writes,
                 );
                 Ok(())
             }
             FoldInput::Deliveries(DeliveryRecord::Health { project, endpoint_id, seq, by, health }) => {
                 self.take_update(
                     EndpointUpdate { project, endpoint_id, what: EndpointChange::Health { seq, by, health } },
-                    round,
+                    writes,
                 );
                 Ok(())
             }
-            FoldInput::Attempt(attempt) => self.attempted(&attempt, round),
+            FoldInput::Attempt(attempt) => self.take_attempt(&attempt, writes),
             FoldInput::Dead(dead) => {
-                if let Some(row) = self.row(&dead.delivery.delivery_id, round)? {
-                    self.end(&row, round);
+                if let Some(row) = self.row(&dead.delivery.delivery_id, writes)? {
+                    self.end(&row, writes);
                 }
                 Ok(())
             }
-            FoldInput::Retry(retry) => self.waits(retry, round),
+            FoldInput::Retry(retry) => self.take_retry(retry, writes),
         }
     }
 
     /// Stores an update of an endpoint, unless a newer one is stored: a late record of a
     /// replaced owner stands behind newer ones.
-    fn take_update(&mut self, update: EndpointUpdate, round: &mut WriteBatch) {
+    fn take_update(&mut self, update: EndpointUpdate, writes: &mut WriteBatch) {
         let (key, version) = update.key();
         if self.versions.get(&key).is_some_and(|known| *known > version) {
             return;
         }
         self.versions.insert(key.clone(), version);
-        round.batch.put(families::ENDPOINTS, key, serde_json::to_vec(&update).expect("it serialises"));
-        round.events.push(FoldEvent::Endpoint(update));
+        writes.batch.put(families::ENDPOINTS, key, serde_json::to_vec(&update).expect("it serialises"));
+        writes.events.push(FoldEvent::Endpoint(update));
     }
 
-    fn deliver(
+    fn take_delivery(
         &mut self,
         delivery: Delivery,
         record: &askwhen_log::Record,
-        round: &mut WriteBatch,
+        writes: &mut WriteBatch,
     ) -> Result<(), Error> {
-        let known = self.row(&delivery.delivery_id, round)?.is_some() || self.is_done(&delivery, round)?;
+        let known = self.row(&delivery.delivery_id, writes)?.is_some() || self.is_done(&delivery, writes)?;
         if known {
             return Ok(());
         }
@@ -417,12 +417,12 @@ impl Fold {
             phase: DeliveryPhase::Due,
             uncounted: 0,
         };
-        self.put_due(row, round);
+        self.put_due(row, writes);
         Ok(())
     }
 
-    fn attempted(&mut self, attempt: &AttemptRecord, round: &mut WriteBatch) -> Result<(), Error> {
-        let Some(mut row) = self.row(&attempt.delivery_id, round)? else { return Ok(()) };
+    fn take_attempt(&mut self, attempt: &AttemptRecord, writes: &mut WriteBatch) -> Result<(), Error> {
+        let Some(mut row) = self.row(&attempt.delivery_id, writes)? else { return Ok(()) };
         let ended_at = attempt.started_at.saturating_add(attempt.duration_ms as i64);
         self.positions.now = self.positions.now.max(ended_at);
         // A missing retry record is no end: after a crash all attempts are read before the
@@ -435,8 +435,8 @@ impl Fold {
         if attempt.ended.is_none() && (attempt.attempt <= row.attempt || is_ending) {
             return Ok(());
         }
-        round.batch.delete(families::DUE, due_key(&row));
-        round.attempted.insert(attempt.delivery_id.clone());
+        writes.batch.delete(families::DUE, due_key(&row));
+        writes.attempted_ids.insert(attempt.delivery_id.clone());
         self.retrying += u64::from(row.attempt == 0 && attempt.ended.is_none());
         let had_retried = row.attempt > 0;
         row.attempt = row.attempt.max(attempt.attempt);
@@ -448,26 +448,26 @@ impl Fold {
                     reason: attempt.reason.clone().unwrap_or_default(),
                     died_at: ended_at,
                 };
-                round.rows.insert(attempt.delivery_id.clone(), Some(row));
+                writes.rows.insert(attempt.delivery_id.clone(), Some(row));
             }
             Some(AttemptEnd::Delivered | AttemptEnd::Cancelled) => {
                 row.attempt = u32::from(had_retried);
-                self.end(&row, round);
+                self.end(&row, writes);
             }
             None => {
                 row.phase = DeliveryPhase::RetryMissing { next_due_at: attempt.next_due_at.unwrap_or(row.due_at) };
-                round.rows.insert(attempt.delivery_id.clone(), Some(row));
+                writes.rows.insert(attempt.delivery_id.clone(), Some(row));
             }
         }
         Ok(())
     }
 
     /// Takes a retry record in: that with the most attempts counts.
-    fn waits(&mut self, retry: RetryRecord, round: &mut WriteBatch) -> Result<(), Error> {
-        if self.is_done(&retry.delivery, round)? {
+    fn take_retry(&mut self, retry: RetryRecord, writes: &mut WriteBatch) -> Result<(), Error> {
+        if self.is_done(&retry.delivery, writes)? {
             return Ok(());
         }
-        match self.row(&retry.delivery.delivery_id, round)? {
+        match self.row(&retry.delivery.delivery_id, writes)? {
             Some(row)
                 if matches!(row.phase, DeliveryPhase::DeadMissing { .. } | DeliveryPhase::CancelMissing { .. }) =>
             {
@@ -478,13 +478,13 @@ impl Fold {
                 if !missing && retry.attempt <= row.attempt {
                     return Ok(());
                 }
-                round.batch.delete(families::DUE, due_key(&row));
+                writes.batch.delete(families::DUE, due_key(&row));
             }
             None => self.open += 1,
         }
         let row = PendingDelivery {
             attempt: retry.attempt,
-            due_at: round.now.filter(|now| waits_too_long(retry.due_at, *now)).unwrap_or(retry.due_at),
+            due_at: writes.now.filter(|now| waits_too_long(retry.due_at, *now)).unwrap_or(retry.due_at),
             place: 0,
             source: retry.source,
             first_started_at: Some(retry.first_started_at),
@@ -492,35 +492,35 @@ impl Fold {
             uncounted: retry.uncounted,
             delivery: *retry.delivery,
         };
-        self.put_due(row, round);
+        self.put_due(row, writes);
         Ok(())
     }
 
-    fn put_due(&mut self, row: PendingDelivery, round: &mut WriteBatch) {
+    fn put_due(&mut self, row: PendingDelivery, writes: &mut WriteBatch) {
         let due = Due::new(&row);
-        round.batch.put(families::DUE, due.key.clone(), due.value());
-        round.events.push(FoldEvent::Due(due));
-        round.rows.insert(row.delivery.delivery_id.clone(), Some(row));
+        writes.batch.put(families::DUE, due.key.clone(), due.value());
+        writes.events.push(FoldEvent::Due(due));
+        writes.rows.insert(row.delivery.delivery_id.clone(), Some(row));
     }
 
-    fn end(&mut self, row: &PendingDelivery, round: &mut WriteBatch) {
+    fn end(&mut self, row: &PendingDelivery, writes: &mut WriteBatch) {
         self.open = self.open.saturating_sub(1);
         self.retrying = self.retrying.saturating_sub(u64::from(row.attempt > 0));
-        round.batch.delete(families::DUE, due_key(row));
-        round.rows.insert(row.delivery.delivery_id.clone(), None);
-        round.done.insert(done_key(&row.delivery), ());
+        writes.batch.delete(families::DUE, due_key(row));
+        writes.rows.insert(row.delivery.delivery_id.clone(), None);
+        writes.done.insert(done_key(&row.delivery), ());
     }
 
-    fn row(&self, delivery_id: &str, round: &WriteBatch) -> Result<Option<PendingDelivery>, Error> {
-        match round.rows.get(delivery_id) {
+    fn row(&self, delivery_id: &str, writes: &WriteBatch) -> Result<Option<PendingDelivery>, Error> {
+        match writes.rows.get(delivery_id) {
             Some(row) => Ok(row.clone()),
             None => self.find(delivery_id),
         }
     }
 
-    fn is_done(&self, delivery: &Delivery, round: &WriteBatch) -> Result<bool, Error> {
+    fn is_done(&self, delivery: &Delivery, writes: &WriteBatch) -> Result<bool, Error> {
         let key = done_key(delivery);
-        Ok(round.done.contains_key(&key) || self.store.get(families::DONE, &key)?.is_some())
+        Ok(writes.done.contains_key(&key) || self.store.get(families::DONE, &key)?.is_some())
     }
 
     /// Makes deliveries due at `now` that are due later than any policy allows: a retry
@@ -538,18 +538,18 @@ impl Fold {
             }
             Ok::<_, Error>(())
         })?;
-        let (mut round, mut count) = (WriteBatch::default(), 0);
+        let (mut writes, mut count) = (WriteBatch::default(), 0);
         for key in &late {
             let row = self.find(&due_id(key))?.filter(|row| row.attempt > 0 || row.delivery.not_before.is_none());
             let Some(row) = row else { continue };
             count += 1;
-            round.batch.delete(families::DUE, key.clone());
-            self.put_due(PendingDelivery { due_at: now, ..row }, &mut round);
-            if round.rows.len() >= MAX_ENTRIES_PER_READ {
-                self.write(std::mem::take(&mut round))?;
+            writes.batch.delete(families::DUE, key.clone());
+            self.put_due(PendingDelivery { due_at: now, ..row }, &mut writes);
+            if writes.rows.len() >= MAX_ENTRIES_PER_READ {
+                self.write(std::mem::take(&mut writes))?;
             }
         }
-        self.write(round)?;
+        self.write(writes)?;
         Ok(count)
     }
 
