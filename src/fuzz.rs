@@ -35,7 +35,7 @@ pub fn json_scanner(bytes: &[u8]) {
             let again = value.to_string();
             assert!(json::check(again.as_bytes()).is_ok(), "what was taken is taken again: {again}");
         }
-        Err(error) => assert!(!error.flaw.code().is_empty()),
+        Err(error) => assert!(!error.kind.code().is_empty()),
     }
 }
 

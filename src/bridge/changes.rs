@@ -60,18 +60,18 @@ impl ChangeWatch {
     }
 
     /// Sends changes until the client leaves or the process ends.
-    async fn tell(self, sender: Sender<Result<Bytes, std::io::Error>>) {
+    async fn send(self, sender: Sender<Result<Bytes, std::io::Error>>) {
         let mut known = self.now();
-        let mut told: BTreeMap<&'static str, Instant> = BTreeMap::new();
+        let mut sent_at: BTreeMap<&'static str, Instant> = BTreeMap::new();
         let mut spoke = Instant::now();
         let mut piece = String::from("retry: 2000\n\n");
         while !self.ending.load(Ordering::Acquire) {
             let now = Instant::now();
             for (list, count) in self.now() {
-                let may = told.get(list).is_none_or(|at| now.duration_since(*at) >= TELL_EVERY);
+                let may = sent_at.get(list).is_none_or(|at| now.duration_since(*at) >= TELL_EVERY);
                 if may && known.get(list) != Some(&count) {
                     known.insert(list, count);
-                    told.insert(list, now);
+                    sent_at.insert(list, now);
                     piece.push_str(&format!("event: changed\ndata: {}\n\n", json!({"list": list})));
                 }
             }
@@ -107,7 +107,7 @@ impl App {
                 ending: self.ending.clone(),
             };
             tokio::spawn(async move {
-                watch.tell(sender).await;
+                watch.send(sender).await;
                 drop(place);
             });
             AnswerBody::Stream(receiver)

@@ -72,7 +72,7 @@ impl<'a> Fields<'a> {
     }
 
     /// A text that apps may send empty when they do not know the value.
-    pub fn said(
+    pub fn non_empty(
         &mut self,
         member: &'static str,
         read: fn(&mut Fields<'a>, &'static str) -> Option<String>,

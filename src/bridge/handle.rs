@@ -312,13 +312,13 @@ impl App {
         ask(sender);
         match receiver.await {
             Ok(Ok(taken)) => {
-                let mut said = serde_json::json!({"snapshots": taken});
+                let mut body = serde_json::json!({"snapshots": taken});
                 if let Log::Embedded(log) = &self.log {
                     // Read afterwards, so that the log reaches at least as far as the
                     // state.
-                    said["ends"] = serde_json::json!(log.cut());
+                    body["ends"] = serde_json::json!(log.cut());
                 }
-                Ok(problem::json_answer(200, said.to_string()))
+                Ok(problem::json_answer(200, body.to_string()))
             }
             Ok(Err(failure)) => {
                 Err(Problem::later(503, "snapshot_failed", &failure.to_string(), Duration::from_secs(10)))

@@ -30,7 +30,7 @@ struct CheckedEvent {
 
 impl App {
     pub(super) async fn events(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
-        let (text, flaw) = match json::check(&asked.body) {
+        let (text, error) = match json::check(&asked.body) {
             Ok(text) => (text, None),
             // Valid events of a batch are accepted beside invalid ones.
             Err(error) => {
@@ -42,7 +42,7 @@ impl App {
         if batch.has("events") {
             return self.batch(asked, batch, text, key).await;
         }
-        if let Some(error) = flaw {
+        if let Some(error) = error {
             return Err(Problem::json(error));
         }
         let ready = self.event(asked, text, String::new(), key)?;
@@ -249,11 +249,11 @@ pub(super) fn context(fields: &mut Fields<'_>) -> Context {
     let Some(raw) = fields.raw("context") else { return Context::default() };
     let mut inner = Fields::of(raw, "/context".into());
     let context = Context {
-        platform: inner.said("platform", Fields::name),
-        locale: inner.said("locale", Fields::name),
-        app_version: inner.said("app_version", Fields::name),
-        session_id: inner.said("session_id", Fields::id),
-        timezone: inner.said("timezone", Fields::name),
+        platform: inner.non_empty("platform", Fields::name),
+        locale: inner.non_empty("locale", Fields::name),
+        app_version: inner.non_empty("app_version", Fields::name),
+        session_id: inner.non_empty("session_id", Fields::id),
+        timezone: inner.non_empty("timezone", Fields::name),
     };
     fields.faults.extend(inner.close());
     context

@@ -209,7 +209,7 @@ impl RunningJob<'_> {
         self.job.runner = Some(self.app.process_id.clone());
         let now = self.app.clock.now();
         self.job.started_at.get_or_insert(now);
-        let worked = match self.tell().await {
+        let worked = match self.append().await {
             Ok(()) if self.job.kind == JobKind::Backtest => self.backtest().await,
             Ok(()) => self.send().await,
             Err(stop) => Err(stop),
@@ -219,11 +219,11 @@ impl RunningJob<'_> {
             Err(JobStop::Failed(problem)) => {
                 (self.job.state, self.job.error) = (JobState::Failed, Some(problem.detail));
             }
-            Err(JobStop::Taken) => return self.tell_cancelled().await,
+            Err(JobStop::Taken) => return self.append_cancelled().await,
             Err(JobStop::Ending) => return,
         }
         // A job whose end cannot be written is started once more, and finds nothing to do.
-        if let Err(JobStop::Failed(problem)) = self.tell().await {
+        if let Err(JobStop::Failed(problem)) = self.append().await {
             tracing::warn!(job_id = self.job.job_id, why = problem.detail, "the end of a job could not be written");
             self.app.view.catch_up().ok();
             tokio::time::sleep(LOOK_EVERY).await;
@@ -232,7 +232,7 @@ impl RunningJob<'_> {
 
     /// Writes the final count of a cancelled job: its last progress may be a second older
     /// than the cancellation.
-    async fn tell_cancelled(mut self) {
+    async fn append_cancelled(mut self) {
         self.app.view.catch_up().ok();
         let Ok((known, version)) = self.app.known_job(&self.project, &self.job.job_id) else { return };
         if known.state != JobState::Cancelled || known.runner != self.job.runner || known.done == self.job.done {
@@ -240,7 +240,7 @@ impl RunningJob<'_> {
         }
         self.version = version;
         self.job.state = JobState::Cancelled;
-        if let Err(JobStop::Failed(problem)) = self.tell().await {
+        if let Err(JobStop::Failed(problem)) = self.append().await {
             tracing::warn!(
                 job_id = self.job.job_id,
                 why = problem.detail,
@@ -250,7 +250,7 @@ impl RunningJob<'_> {
     }
 
     /// Writes the progress.
-    async fn tell(&mut self) -> Result<(), JobStop> {
+    async fn append(&mut self) -> Result<(), JobStop> {
         self.job.beat_at = Some(self.app.clock.now());
         let actor = self.job.actor.clone();
         match self.app.write_job(&self.project, &actor, &self.job, Some(self.version)).await {
@@ -273,7 +273,7 @@ impl RunningJob<'_> {
             return Err(JobStop::Taken);
         }
         match self.job.beat_at.is_none_or(|at| (self.app.clock.now() - at).abs() >= TELL_EVERY) {
-            true => self.tell().await,
+            true => self.append().await,
             false => Ok(()),
         }
     }
@@ -333,7 +333,7 @@ impl RunningJob<'_> {
             tokio::time::sleep(SEEN_WITHIN).await;
         }
         self.job.asked_at = Some(now);
-        self.tell().await
+        self.append().await
     }
 
     /// Waits until no recovery of the same endpoints is running, and keeps others from
@@ -362,8 +362,8 @@ impl RunningJob<'_> {
         let Some(reader) = self.app.history.clone() else { return Err(JobStop::Taken) };
         let progress = Arc::new(Progress::default());
         let request = BacktestRequest { project: self.project.clone(), parameters: self.job.parameters.clone() };
-        let (history, told) = (reader.history.clone(), progress.clone());
-        let mut running = tokio::task::spawn_blocking(move || history.backtest(request, &told));
+        let (history, counted) = (reader.history.clone(), progress.clone());
+        let mut running = tokio::task::spawn_blocking(move || history.backtest(request, &counted));
         loop {
             tokio::select! {
                 done = &mut running => {

@@ -156,12 +156,15 @@ pub fn part(text: &str) -> String {
 /// The origin under which the caller has reached askwhen: from a proxy's headers, else from
 /// `Host`.
 fn origin(asked: &RequestContext<'_>) -> String {
-    let said = |name: &str| {
+    let header_value = |name: &str| {
         let value = asked.headers.get(name)?.to_str().ok()?.split(',').next()?.trim();
         Some(value.to_owned()).filter(|value| !value.is_empty())
     };
     let is_host = |host: &String| host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-:[]_".contains(&b));
-    let host = said("x-forwarded-host").or_else(|| said("host")).filter(is_host).unwrap_or_else(|| "localhost".into());
-    let scheme = said("x-forwarded-proto").filter(|scheme| scheme == "https").map_or("http", |_| "https");
+    let host = header_value("x-forwarded-host")
+        .or_else(|| header_value("host"))
+        .filter(is_host)
+        .unwrap_or_else(|| "localhost".into());
+    let scheme = header_value("x-forwarded-proto").filter(|scheme| scheme == "https").map_or("http", |_| "https");
     format!("{scheme}://{host}")
 }

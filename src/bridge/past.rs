@@ -242,9 +242,9 @@ impl App {
         let turn = tokio::time::timeout(TURN, reader.turns.acquire()).await;
         let Ok(Ok(turn)) = turn else { return Err(Problem::overloaded()) };
         let history = reader.history.clone();
-        let said = run_blocking(move || read(&*history)).await;
+        let read_result = run_blocking(move || read(&*history)).await;
         drop(turn);
-        said?.map_err(|error| match error {
+        read_result?.map_err(|error| match error {
             HistoryError::Trimmed(why) => Problem::new(410, "gone", why.to_string()),
             HistoryError::Unreachable(why) => {
                 Problem::later(503, "log_unavailable", &why.to_string(), Duration::from_secs(5))

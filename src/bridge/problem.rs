@@ -98,7 +98,7 @@ impl Problem {
     }
 
     pub fn json(error: json::Error) -> Problem {
-        Problem { byte_offset: Some(error.byte_offset), ..Problem::new(400, error.flaw.code(), error.to_string()) }
+        Problem { byte_offset: Some(error.byte_offset), ..Problem::new(400, error.kind.code(), error.to_string()) }
     }
 
     /// Invalid fields; the first determines the code of the whole.

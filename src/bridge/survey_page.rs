@@ -68,7 +68,7 @@ enum Notice {
 }
 
 impl Notice {
-    fn said(self) -> (u16, &'static str, &'static str) {
+    fn page_text(self) -> (u16, &'static str, &'static str) {
         match self {
             Notice::Unknown => (404, "No such survey", "There is no survey at this address."),
             Notice::NeedsLink => (403, "A link is needed", "Please open the link that was sent to you."),
@@ -262,7 +262,7 @@ impl App {
     }
 
     fn notice(&self, notice: Notice) -> Answer {
-        let (status, title, text) = notice.said();
+        let (status, title, text) = notice.page_text();
         let values = [("lang", "en"), ("dir", "ltr"), ("title", title), ("text", text), ("base", &self.base_path)];
         self.html(status, fill(NOTICE, &values))
     }
@@ -315,9 +315,9 @@ fn escaped(text: &str) -> String {
 
 /// The languages that a browser accepts, the most wanted first.
 fn languages(headers: &HeaderMap) -> Vec<String> {
-    let said = headers.get(header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let accepted = headers.get(header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let mut all: Vec<(f32, String)> = Vec::new();
-    for one in said.split(',').take(MAX_LANGUAGES) {
+    for one in accepted.split(',').take(MAX_LANGUAGES) {
         let (language, weight) = one.split_once(";q=").unwrap_or((one, "1"));
         let weight: f32 = weight.trim().parse().unwrap_or(0.0);
         if weight > 0.0 && language.trim() != "*" {

@@ -274,8 +274,8 @@ fn body(
     let mut supposed = Vec::new();
     let (mut reply, mut late) = (effects.reply, effects.late_replies);
     loop {
-        let said = reply.take().or_else(|| late.pop().map(|(_, answer)| answer));
-        if let Some(EngineReply::Body { server, .. }) = said {
+        let answer = reply.take().or_else(|| late.pop().map(|(_, answer)| answer));
+        if let Some(EngineReply::Body { server, .. }) = answer {
             return Ok((server.value(), supposed));
         }
         let grants = replayer.machine().awaited_grants();

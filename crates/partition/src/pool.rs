@@ -64,7 +64,7 @@ impl<M: Machine + 'static> Pool<M> {
         Ok(pool)
     }
 
-    fn tell(&self, partition: u32, command: Command) {
+    fn send(&self, partition: u32, command: Command) {
         let worker = &self.workers[partition as usize % self.workers.len()];
         // A worker ends only when it is told to.
         worker.commands.send(command).ok();
@@ -72,14 +72,14 @@ impl<M: Machine + 'static> Pool<M> {
     }
 
     pub fn take(&self, partition: u32) {
-        self.tell(partition, Command::Take(partition));
+        self.send(partition, Command::Take(partition));
     }
 
     /// Gives partitions up and waits until they are gone.
     pub fn release(&self, partitions: &[u32], settle: bool) {
         wait_for_tokens(|done| {
             for partition in partitions {
-                self.tell(*partition, Command::Release { partition: *partition, settle, done: done.clone() });
+                self.send(*partition, Command::Release { partition: *partition, settle, done: done.clone() });
             }
         });
     }

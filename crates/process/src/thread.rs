@@ -249,10 +249,10 @@ pub struct LogThrottle {
 }
 
 impl LogThrottle {
-    pub fn is_new(&mut self, said: &str) -> bool {
-        let old = self.last.as_ref().is_some_and(|(last, at)| last == said && at.elapsed() < AGAIN);
+    pub fn is_new(&mut self, message: &str) -> bool {
+        let old = self.last.as_ref().is_some_and(|(last, at)| last == message && at.elapsed() < AGAIN);
         if !old {
-            self.last = Some((said.to_owned(), Instant::now()));
+            self.last = Some((message.to_owned(), Instant::now()));
         }
         !old
     }

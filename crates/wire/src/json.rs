@@ -12,9 +12,9 @@ const MAX_OUTLINE_DEPTH: usize = 4_096;
 
 /// What is wrong with a text that should be one JSON value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{} at byte {byte_offset}", .flaw.sentence())]
+#[error("{} at byte {byte_offset}", .kind.sentence())]
 pub struct Error {
-    pub flaw: JsonErrorKind,
+    pub kind: JsonErrorKind,
     pub byte_offset: usize,
 }
 
@@ -79,10 +79,10 @@ pub fn check(bytes: &[u8]) -> Result<&str, Error> {
 /// As [`check`].
 pub fn check_within(bytes: &[u8], max_depth: usize) -> Result<&str, Error> {
     if bytes.starts_with(&[0xef, 0xbb, 0xbf]) {
-        return Err(Error { flaw: JsonErrorKind::Bom, byte_offset: 0 });
+        return Err(Error { kind: JsonErrorKind::Bom, byte_offset: 0 });
     }
     let text =
-        std::str::from_utf8(bytes).map_err(|e| Error { flaw: JsonErrorKind::BadUtf8, byte_offset: e.valid_up_to() })?;
+        std::str::from_utf8(bytes).map_err(|e| Error { kind: JsonErrorKind::BadUtf8, byte_offset: e.valid_up_to() })?;
     let mut scan = Scan { text, bytes, at: 0, max_depth, strict_levels: usize::MAX, is_strict: true };
     scan.skip_space();
     if scan.at == bytes.len() {
@@ -103,7 +103,7 @@ pub fn check_within(bytes: &[u8], max_depth: usize) -> Result<&str, Error> {
 /// As [`check`] for the levels above, and any syntax error.
 pub fn check_outline(bytes: &[u8], levels: usize) -> Result<&str, Error> {
     let text =
-        std::str::from_utf8(bytes).map_err(|e| Error { flaw: JsonErrorKind::BadUtf8, byte_offset: e.valid_up_to() })?;
+        std::str::from_utf8(bytes).map_err(|e| Error { kind: JsonErrorKind::BadUtf8, byte_offset: e.valid_up_to() })?;
     let mut scan = Scan { text, bytes, at: 0, max_depth: MAX_OUTLINE_DEPTH, strict_levels: levels, is_strict: true };
     scan.skip_space();
     scan.value()?;
@@ -177,8 +177,8 @@ impl<'a> Names<'a> {
 }
 
 impl<'a> Scan<'a> {
-    fn error(&self, flaw: JsonErrorKind) -> Error {
-        Error { flaw, byte_offset: self.at }
+    fn error(&self, kind: JsonErrorKind) -> Error {
+        Error { kind, byte_offset: self.at }
     }
 
     /// A truncated or otherwise invalid text.
@@ -270,13 +270,13 @@ impl<'a> Scan<'a> {
         };
         // serde_json treats these names specially.
         if name.starts_with("$serde_json::private::") {
-            return Err(Error { flaw: JsonErrorKind::InvalidJson, byte_offset: start });
+            return Err(Error { kind: JsonErrorKind::InvalidJson, byte_offset: start });
         }
         if let Some(Open::Object(names)) = open.last_mut()
             && !names.insert(name)
             && self.is_strict
         {
-            return Err(Error { flaw: JsonErrorKind::DuplicateKey, byte_offset: start });
+            return Err(Error { kind: JsonErrorKind::DuplicateKey, byte_offset: start });
         }
         self.skip_space();
         if self.peek() != Some(b':') {
@@ -341,7 +341,7 @@ impl<'a> Scan<'a> {
         let text = &self.text[start..self.at];
         let plainly_small = text.len() < 300 && !text.contains(['e', 'E']);
         if !plainly_small && self.is_strict && !text.parse::<f64>().is_ok_and(f64::is_finite) {
-            return Err(Error { flaw: JsonErrorKind::NumberOutOfRange, byte_offset: start });
+            return Err(Error { kind: JsonErrorKind::NumberOutOfRange, byte_offset: start });
         }
         Ok(())
     }
@@ -376,7 +376,7 @@ impl<'a> Scan<'a> {
                 Ok(())
             }
             Some(b'u') => {
-                let lone = Error { flaw: JsonErrorKind::LoneSurrogate, byte_offset: start };
+                let lone = Error { kind: JsonErrorKind::LoneSurrogate, byte_offset: start };
                 match self.unit()? {
                     0xd800..=0xdfff if !self.is_strict => Ok(()),
                     0xdc00..=0xdfff => Err(lone),
@@ -412,8 +412,8 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn flawed(text: &str, flaw: JsonErrorKind, byte_offset: usize) {
-        assert_eq!(check(text.as_bytes()), Err(Error { flaw, byte_offset }), "{text}");
+    fn flawed(text: &str, kind: JsonErrorKind, byte_offset: usize) {
+        assert_eq!(check(text.as_bytes()), Err(Error { kind, byte_offset }), "{text}");
     }
 
     #[test]
@@ -438,7 +438,7 @@ mod tests {
         flawed("{\"a\":{\"b\":1,\"\\u0062\":2}}", JsonErrorKind::DuplicateKey, 12);
         flawed("\u{feff}{}", JsonErrorKind::Bom, 0);
         flawed(&"[".repeat(100_000), JsonErrorKind::TooDeep, 64);
-        assert_eq!(check(b"{\"a\":\"\xff\"}"), Err(Error { flaw: JsonErrorKind::BadUtf8, byte_offset: 6 }));
+        assert_eq!(check(b"{\"a\":\"\xff\"}"), Err(Error { kind: JsonErrorKind::BadUtf8, byte_offset: 6 }));
         let wide: String = (0..2000).map(|i| format!("\"k{i}\":0,")).collect();
         flawed(&format!("{{{wide}\"k7\":1}}"), JsonErrorKind::DuplicateKey, wide.len() + 1);
     }

@@ -59,7 +59,7 @@ pub fn decode(value: Option<&[u8]>, trusted: bool) -> Result<Decoded<'_>, Decode
     let bytes = plain(value.ok_or_else(|| unreadable("null_value", "the record has no value"))?);
     // A forward is nested deeper than the record within.
     let depth = json::MAX_DEPTH + if trusted { FORWARD_DEPTH } else { 0 };
-    let text = json::check_within(bytes, depth).map_err(|e| unreadable(e.flaw.code(), e.to_string()))?;
+    let text = json::check_within(bytes, depth).map_err(|e| unreadable(e.kind.code(), e.to_string()))?;
     // serde would accept a list of members, too.
     if !text.trim_start().starts_with('{') {
         return Err(unreadable("wrong_type", "a record is a JSON object"));

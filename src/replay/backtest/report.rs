@@ -147,7 +147,7 @@ fn funnel(page: &mut String, counts: &[&Counts]) {
             let stopped = step.map_or(0, |gate| count.not_offered.get(gate).copied().unwrap_or(0));
             left[v] = left[v].saturating_sub(stopped);
             let width = left[v] as f64 / most as f64 * (end - label);
-            let said = if stopped > 0 {
+            let label_text = if stopped > 0 {
                 format!("{} left, {} stopped", number(left[v]), number(stopped))
             } else {
                 number(left[v])
@@ -156,7 +156,7 @@ fn funnel(page: &mut String, counts: &[&Counts]) {
                 page,
                 "<rect class=\"back\" x=\"{label}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{bar}\" rx=\"2\"/>\
                  <rect x=\"{label}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{bar}\" rx=\"2\" fill=\"{}\"/>\
-                 <text class=\"soft\" x=\"{:.1}\" y=\"{:.1}\">{said}</text>",
+                 <text class=\"soft\" x=\"{:.1}\" y=\"{:.1}\">{label_text}</text>",
                 end - label,
                 colour(v),
                 end + 8.0,

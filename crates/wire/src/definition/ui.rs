@@ -66,27 +66,28 @@ const KNOWN: &[(&str, Takes)] = &[
 
 /// A warning for each member that the widget ignores or reads differently.
 pub fn misread(ui: &Value) -> Vec<String> {
-    let mut told = Vec::new();
-    look(ui, "ui", KNOWN, &mut told);
-    told
+    let mut misread_members = Vec::new();
+    look(ui, "ui", KNOWN, &mut misread_members);
+    misread_members
 }
 
-fn look(value: &Value, path: &str, known: &[(&str, Takes)], told: &mut Vec<String>) {
+fn look(value: &Value, path: &str, known: &[(&str, Takes)], misread_members: &mut Vec<String>) {
     let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
     for (name, value) in value.as_object().into_iter().flatten() {
         match known.iter().find(|(known, _)| known == name) {
-            Some((_, takes)) => check(value, &format!("{path}.{name}"), takes, told),
+            Some((_, takes)) => check(value, &format!("{path}.{name}"), takes, misread_members),
             None => {
                 let meant = nearest(name, &names).filter(|_| name.len() <= 64);
-                told.extend(meant.map(|meant| format!("{path}.{name} is left to you; did you mean {meant}?")));
+                misread_members
+                    .extend(meant.map(|meant| format!("{path}.{name} is left to you; did you mean {meant}?")));
             }
         }
     }
 }
 
-fn check(value: &Value, path: &str, takes: &Takes, told: &mut Vec<String>) {
+fn check(value: &Value, path: &str, takes: &Takes, misread_members: &mut Vec<String>) {
     let wanted = match takes {
-        Takes::Object(known) if value.is_object() => return look(value, path, known, told),
+        Takes::Object(known) if value.is_object() => return look(value, path, known, misread_members),
         Takes::OneOf(names) if value.as_str().is_some_and(|text| names.contains(&text)) => return,
         Takes::Text if value.is_string() => return,
         Takes::TextOrNull if value.is_string() || value.is_null() => return,
@@ -102,7 +103,7 @@ fn check(value: &Value, path: &str, takes: &Takes, told: &mut Vec<String>) {
         Takes::Bool => "true or false".to_owned(),
         Takes::DurationOrNull => "a duration such as 3s, or null".to_owned(),
     };
-    told.push(format!("the widget takes {wanted} for {path}"));
+    misread_members.push(format!("the widget takes {wanted} for {path}"));
 }
 
 #[cfg(test)]
@@ -115,11 +116,11 @@ mod tests {
         let full = json!({"layout": "modal", "position": "center", "progress": true, "labels": {"next": "Weiter"}, "mine": {"a": 1},
             "theme": {"scheme": "auto", "accent": "#2563eb", "font": null}, "thank_you": {"text": "Danke", "close_after": "3s"}});
         assert_eq!(misread(&full), [""; 0]);
-        let told = misread(
+        let misread_members = misread(
             &json!({"layuot": "modal", "position": "bottom", "theme": "dark", "thank_you": {"close_after": 3}}),
         );
         assert_eq!(
-            told,
+            misread_members,
             [
                 "ui.layuot is left to you; did you mean layout?",
                 "the widget takes one of bottom_right, bottom_left, bottom_center, center for ui.position",

@@ -156,13 +156,13 @@ pub(crate) fn user_record(members: Members<'_>) -> Result<Record<'_>, DecodeErro
         .map_err(|e| unreadable("wrong_type", e.to_string()))?;
     let context = context.unwrap_or_default();
     // Apps send an empty text or nothing for a value that they do not know.
-    let said = |text: Option<String>| text.filter(|text| !text.is_empty());
+    let non_empty = |text: Option<String>| text.filter(|text| !text.is_empty());
     let context = Context {
-        platform: said(context.platform),
-        locale: said(context.locale),
-        app_version: said(context.app_version),
-        session_id: said(context.session_id),
-        timezone: said(context.timezone),
+        platform: non_empty(context.platform),
+        locale: non_empty(context.locale),
+        app_version: non_empty(context.app_version),
+        session_id: non_empty(context.session_id),
+        timezone: non_empty(context.timezone),
     };
     let body = match kind.as_str() {
         "event" => Body::Event {
@@ -397,8 +397,8 @@ pub fn encode(record: &Record<'_>) -> Vec<u8> {
         Body::ShowLink { survey_id, .. } => out.survey_id = Some(survey_id),
         Body::ShowUser | Body::Erase => {}
         Body::Attributes(merge) => out.attributes = Some(merge.iter().map(|(k, v)| (k.as_str(), v)).collect()),
-        Body::Answers(said) => {
-            match &said.target {
+        Body::Answers(given) => {
+            match &given.target {
                 Target::Offer(offer_id) => out.offer_id = Some(offer_id),
                 Target::Link { survey_id, response_id, single_use } => {
                     out.survey_id = Some(survey_id);
@@ -408,9 +408,9 @@ pub fn encode(record: &Record<'_>) -> Vec<u8> {
                         .map(|link| SingleUseMembers { link_id: link.link_id, expires_at: link.expires_at });
                 }
             }
-            out.completed = Some(said.completed);
-            out.context = written_context(&said.context);
-            out.answers = Some(said.answers.iter().map(written_answer).collect());
+            out.completed = Some(given.completed);
+            out.context = written_context(&given.context);
+            out.answers = Some(given.answers.iter().map(written_answer).collect());
         }
     }
     serde_json::to_vec(&out).expect("a record serialises")
