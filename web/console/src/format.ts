@@ -11,9 +11,10 @@ export const number = (value: number | null | undefined): string => (value == nu
 export const percent = (part: number, of: number): string => (of ? Math.round((1000 * part) / of) / 10 + ' %' : '–');
 export const count = (n: number, one: string, many = one + 's'): string => `${number(n)} ${n === 1 ? one : many}`;
 
-/** `3 hours ago`, `in 5 minutes`. */
+/** `3 hours ago`, `in 5 minutes`; what is no time stays as it is. */
 export function ago(at: string | number, now = Date.now()): string {
   const ms = new Date(at).getTime() - now;
+  if (Number.isNaN(ms)) return String(at);
   const size = Math.abs(ms);
   if (size < 10_000) return 'just now';
   if (size < MINUTE) return relative.format(Math.round(ms / 1000), 'second');
@@ -23,7 +24,10 @@ export function ago(at: string | number, now = Date.now()): string {
 }
 
 /** In the clock of the reader. */
-export const clock = (at: string | number): string => absolute.format(new Date(at));
+export function clock(at: string | number): string {
+  const time = new Date(at);
+  return Number.isNaN(+time) ? String(at) : absolute.format(time);
+}
 
 const UNITS_MS: Record<string, number> = { d: DAY, h: HOUR, m: MINUTE, s: 1000, ms: 1 };
 /** Milliseconds of a duration as the server writes it: `1h30m`. */

@@ -7,6 +7,8 @@ interface Shut {
   gate?: string | null;
   actual?: unknown;
   until?: string | null;
+  /** The survey is decided, and never shown. */
+  shadow?: boolean;
 }
 
 /** The sentences have `{}` where the value that was seen stands; without a value, the part in brackets goes. */
@@ -70,8 +72,8 @@ function told(actual: unknown): string {
   return short(tell ? tell(actual as Seen) : Object.entries(actual).map(([name, value]) => `${words(name)} ${valueOf(value)}`).join(', '), 300);
 }
 
-export function sentence({ gate, actual, until: at }: Shut): string {
-  if (!gate) return 'The user would be offered this survey.';
+export function sentence({ gate, actual, until: at, shadow }: Shut): string {
+  if (!gate) return shadow ? 'The user passes every gate; the survey is in status shadow, so this is noted and it is never shown.' : 'The user would be offered this survey.';
   const known = SENTENCES[gate];
   const has = actual !== undefined && actual !== null && actual !== '';
   if (!known) return `${words(gate)}${has ? `: ${told(actual)}` : ''}.` + until(at);

@@ -1,5 +1,5 @@
 /** Starts the console: finds out who is signed in, and shows the page that the address names. */
-import { render } from 'preact';
+import { Component, render, type ComponentChildren } from 'preact';
 import { useEffect, useRef, useState } from 'preact/hooks';
 import { ApiError, whenUnauthorized } from './api';
 import { forgetDrafts, keep, kept } from './kept';
@@ -9,7 +9,7 @@ import { current, SessionContext, signIn, signOut } from './session';
 import { Shell } from './shell';
 import { SignIn } from './signin';
 import type { Session } from './types';
-import { Loading, Trouble } from './ui';
+import { Button, Loading, Notice, Page, Trouble } from './ui';
 import { PageAt } from './pages';
 
 export type Scheme = 'auto' | 'light' | 'dark';
@@ -86,10 +86,37 @@ function Console() {
   return (
     <SessionContext.Provider value={session}>
       <Shell place={place} scheme={shade} onScheme={paint} onSignOut={leave}>
-        <PageAt place={place} />
+        <Whole path={place.parts.join('/')}><PageAt place={place} /></Whole>
       </Shell>
     </SessionContext.Provider>
   );
+}
+
+/** A page that breaks says so, and leaves the navigation in use. */
+class Whole extends Component<{ path: string; children: ComponentChildren }, { broken: Error | null }> {
+  override state: { broken: Error | null } = { broken: null };
+  static override getDerivedStateFromError = (broken: Error) => ({ broken });
+
+  override componentDidCatch(broken: Error): void {
+    console.error(broken);
+  }
+
+  override componentDidUpdate({ path }: { path: string }): void {
+    if (path !== this.props.path && this.state.broken) this.setState({ broken: null });
+  }
+
+  override render() {
+    const { broken } = this.state;
+    if (!broken) return this.props.children;
+    return (
+      <Page title="This page has broken">
+        <Notice tone="bad" title="The console could not show what the server gave">
+          <p dir="auto">{broken.message}</p>
+          <Button onClick={() => this.setState({ broken: null })}>Try again</Button>
+        </Notice>
+      </Page>
+    );
+  }
 }
 
 followLinks();

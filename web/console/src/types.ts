@@ -44,7 +44,7 @@ export type Delivery = Known<'Delivery', { next_attempt_at: string | null; reaso
 export type Cause = Known<'Cause', { http_status: number | null; error: string | null; example: string }>;
 
 /** `hint`: what to do about it, where the server knows. */
-export type Evaluation = Known<'Evaluation'> & { hint?: string };
+export type Evaluation = Known<'Evaluation'> & { hint?: string; shadow?: boolean };
 export type Decision = Known<'Decision', { evaluations?: Evaluation[] }>;
 export type SurveyStanding = Known<'SurveyStanding'> & { actual?: unknown };
 

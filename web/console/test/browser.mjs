@@ -33,6 +33,17 @@ export async function signedIn(server, options = {}, key = ADMIN) {
   return page;
 }
 
+/** With OWN_DIST=1 the pages of this tree are shown, where the program was built from another. */
+export async function ownPages(page) {
+  if (!process.env.OWN_DIST) return page;
+  const types = { js: 'text/javascript', mjs: 'text/javascript', css: 'text/css' };
+  await page.route(/\/console\/(console|survey)\.(js|css|mjs)/, (route) => {
+    const name = new URL(route.request().url()).pathname.split('/').pop();
+    return route.fulfill({ contentType: types[name.split('.').pop()], body: readFileSync(new URL('../dist/' + name, import.meta.url)) });
+  });
+  return page;
+}
+
 /** Goes there by its address, and waits until nothing is loading any more. */
 export async function visit(server, page, path) {
   await page.goto(server.console + path);

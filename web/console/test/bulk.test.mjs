@@ -3,9 +3,8 @@
 // `script/web large` sets it.
 import { after, before, test } from 'node:test';
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
 import { atOnce, receiver, serve } from '../../test/program.mjs';
-import { fresh, settled, shut, until, wrongs } from './browser.mjs';
+import { fresh, ownPages, settled, shut, until, wrongs } from './browser.mjs';
 
 const FULL = !!process.env.FULL;
 /** Each response is told by two messages to each of the endpoints that are switched off. */
@@ -36,12 +35,7 @@ before(async () => {
   const failed = async () => (await server.api('GET', '/v1/deliveries/causes')).causes.reduce((sum, one) => sum + one.count, 0);
   await until(`${want} are in the list`, async () => (await failed()) === want || new Promise((over) => setTimeout(over, 500)), 600_000);
   console.log(`# ${want} deliveries made in ${Math.round((Date.now() - begun) / 1000)} s`);
-  page = await fresh(server);
-  if (process.env.OWN_DIST)
-    await page.route(/\/console\/(console|survey)\.(js|css|mjs)/, (route) => {
-      const name = new URL(route.request().url()).pathname.split('/').pop();
-      return route.fulfill({ contentType: name.endsWith('css') ? 'text/css' : 'text/javascript', body: readFileSync(new URL('../dist/' + name, import.meta.url)) });
-    });
+  page = await ownPages(await fresh(server));
   await page.goto(server.link);
   await page.getByRole('heading', { level: 1, name: 'Home' }).waitFor();
   await page.evaluate(() => {

@@ -499,6 +499,35 @@ test('by keyboard alone: sign in, go by the palette, create a trigger', async ()
   await page.context().close();
 });
 
+test('a page that breaks says so, and the next one is there', async () => {
+  const page = await signedIn(server);
+  const pages = page.getByRole('navigation', { name: 'Pages' });
+  server.text = (text) => (text.startsWith('{"causes"') ? '{"causes":[{"cause":"c1","endpoint_id":{},"outcome":7}]}' : text);
+  await pages.getByRole('link', { name: 'Failures', exact: true }).click();
+  await page.getByRole('heading', { level: 1, name: 'This page has broken' }).waitFor();
+  await pages.getByRole('link', { name: 'Surveys', exact: true }).click();
+  await page.getByRole('heading', { level: 1, name: 'Surveys' }).waitFor();
+  server.text = null;
+  await pages.getByRole('link', { name: 'Failures', exact: true }).click();
+  await page.getByRole('heading', { level: 1, name: 'Failures' }).waitFor();
+  await page.context().close();
+});
+
+test('a user: a survey in status shadow is never said to be offered', async () => {
+  const page = await signedIn(server);
+  const { user, decision } = server.users.get('user_7');
+  user.surveys.push({ survey_id: 'noted', eligible: false, gate: null, until: null });
+  decision.evaluations.push({ survey_id: 'noted', pass: true, shadow: true }, { survey_id: 'held', pass: false, gate: 'holdout', shadow: true });
+  for (const path of ['/users/user_7', '/users/user_7?trigger=MainActivity']) {
+    await visit(server, page, path);
+    const row = page.locator('.why li', { hasText: 'noted' });
+    assert.equal(await row.locator('.badge').innerText(), 'shadow');
+    await row.getByText('it is never shown').waitFor();
+  }
+  assert.equal(await page.locator('.why li', { hasText: 'held' }).locator('.badge').innerText(), 'holdout');
+  await page.context().close();
+});
+
 test('a viewer signs in and reads', async () => {
   const page = await signedIn(server, {}, VIEWER);
   await visit(server, page, '/surveys/sleep-quality');

@@ -135,6 +135,75 @@ test('signing in, and the palette', async () => {
   }
 });
 
+/** Marks what can be used on the page, and gives how many there are. What stands behind a modal dialog, or is one of several radios, is left out. */
+const controls = (page) => page.evaluate(() => {
+  const modal = document.querySelector('dialog:modal');
+  const all = [...document.querySelectorAll('a[href], button, input, select, textarea, summary, [tabindex="0"]')];
+  const usable = all.filter((one) => !one.disabled && one.checkVisibility({ visibilityProperty: true }) && !one.closest('fieldset:disabled') && (!modal || modal.contains(one)));
+  usable.forEach((one, i) => (one.dataset.control = i));
+  return usable.length;
+});
+
+test('every control of every page is reached by Tab, and shows where the keyboard is', { timeout: 300_000 }, async () => {
+  const page = await signedIn(full);
+  const missed = [];
+  for (const [name, path] of Object.entries(ADDRESSES)) {
+    await opened(full)(page, path, name);
+    const count = await controls(page);
+    assert.ok(count > 5, name);
+    const [reached, dark] = [new Set(), new Set()];
+    await page.evaluate(() => document.activeElement.blur());
+    for (let left = count + 20; left && reached.size < count; left--) {
+      await page.keyboard.press('Tab');
+      const [control, isShown] = await page.evaluate(() => {
+        const at = document.activeElement;
+        const { outlineStyle, outlineWidth } = getComputedStyle(at);
+        return [at.dataset.control, at === document.body || at.shadowRoot || (outlineStyle !== 'none' && parseFloat(outlineWidth) >= 2)];
+      });
+      if (control) reached.add(control);
+      if (control && !isShown) dark.add(control);
+    }
+    const told = (numbers) => page.evaluate((numbers) => numbers.map((n) => document.querySelector(`[data-control="${n}"]`)?.outerHTML.slice(0, 120)), numbers);
+    missed.push(...(await told(Array.from({ length: count }, (_, n) => String(n)).filter((n) => !reached.has(n)))).map((html) => `${name}: not reached ${html}`));
+    missed.push(...(await told([...dark])).map((html) => `${name}: no outline ${html}`));
+  }
+  assert.deepEqual(missed, []);
+  await page.context().close();
+});
+
+/** Members that say what something is, which the server alone gives. */
+const OF_THE_SERVER = /^(type|status|kind|outcome|state|gate|pass|op|repeat|at|until|version|etag|next_cursor|page|source|job_id|ready|layout|position|scheme|profile|preset|global_cooldown|expires_after|cooldown|delay|goto|timezone|.*_at)$/;
+const NASTY = '<img src=x onerror=alert(1)><script>alert(2)</script>\u202e\u2066 {{constructor}} ${7*7} ' + 'ä'.repeat(10_000);
+/** Ids are short, and stand in addresses. */
+const IDS = /(^|_)(id|trigger|cause|example)$/;
+/** Pages whose texts, and not only fields, are the server's. */
+const SPOILED = ['home', 'connections', 'triggers', 'surveys', 'results', 'results-choose', 'user', 'deliveries', 'delivery', 'endpoints', 'failures', 'system'];
+let nasty = 0;
+const spoiled = (value, name = '') =>
+  typeof value === 'string' ? (OF_THE_SERVER.test(name) || !value ? value : `${++nasty} ${IDS.test(name) ? NASTY.slice(0, 160) : NASTY}`)
+  : Array.isArray(value) ? value.map((one) => spoiled(one, name))
+  : value && typeof value === 'object' ? Object.fromEntries(Object.entries(value).map(([member, one]) => [member, spoiled(one, member)]))
+  : value;
+
+for (const view of VIEWS.filter(isChecked))
+  test(`whatever the server tells, in every member, stays a text, ${view.colorScheme}, ${view.width} px`, { timeout: 300_000 }, async () => {
+    const server = await start();
+    fill(server);
+    server.deliveries.length = 12;
+    const page = await signedIn(server, { colorScheme: view.colorScheme, viewport: { width: view.width, height: 900 } });
+    server.text = (text) => (text.startsWith('{') ? JSON.stringify(spoiled(JSON.parse(text))) : text);
+    for (const [name, path] of Object.entries(ADDRESSES)) {
+      await opened(server)(page, path, name);
+      assert.equal(await page.locator('img, script:not([src]), main iframe').count(), 0, name);
+      assert.ok((await tooWide(page)) <= 0, `${name} is ${await tooWide(page)} px wider than ${view.width}`);
+      if (SPOILED.includes(name)) assert.ok((await page.locator('main').innerText()).includes('<img src=x'), `${name} shows none of it`);
+      await picture(page, `nasty-${name}-${view.colorScheme}-${view.width}`);
+    }
+    assert.deepEqual(await wrongs(page), []);
+    server.stop();
+    await page.context().close();
+  });
+
 const CHANGES = ['Create trigger', 'New survey', 'New endpoint', 'Publish', 'Save', 'Resend', 'Resend all of these', 'Resend all that match', 'Test', 'Rotate secret', 'Recover', 'Backfill', 'Erase', 'Remove', 'New key', 'New server key', 'New client key', 'Revoke', 'Take a snapshot', 'Run backtest', 'Edit as JSON', 'Restore', 'Cancel job'];
 for (const view of STATE_VIEWS)
   test(`a viewer sees no button that would be refused, ${view.colorScheme}, ${view.width} px`, async () => {

@@ -11,7 +11,7 @@ import { build } from 'esbuild';
 import { parse } from 'yaml';
 import { loaded, trigger } from '../../test/browser.mjs';
 import { atOnce, print, receiver, serve } from '../../test/program.mjs';
-import { fresh, PAGES, settled, shut, signedIn, until, visit, wrongs } from './browser.mjs';
+import { fresh, ownPages, PAGES, settled, shut, signedIn, until, visit, wrongs } from './browser.mjs';
 import { FEATURES, generate, random } from './generate.mjs';
 
 const FULL = !!process.env.FULL;
@@ -41,16 +41,9 @@ after(async () => {
 /** What pages asked of the API. */
 const requests = new Set();
 
-/** With an older program the pages of this tree are shown, not those that are built into it. */
 async function own(page) {
   page.on('request', (request) => /\/(v1|console\/session|readyz|metrics)\b/.test(request.url()) && !request.url().includes('/shop') && requests.add(`${request.method()} ${request.url().slice(server.origin.length)}`));
-  if (!process.env.OWN_DIST) return page;
-  const types = { js: 'text/javascript', mjs: 'text/javascript', css: 'text/css' };
-  await page.route(/\/console\/(console|survey)\.(js|css|mjs)/, (route) => {
-    const name = new URL(route.request().url()).pathname.split('/').pop();
-    return route.fulfill({ contentType: types[name.split('.').pop()], body: readFileSync(new URL('../dist/' + name, import.meta.url)) });
-  });
-  return page;
+  return ownPages(page);
 }
 const opened = async (path, options = {}) => {
   const page = await own(await fresh(server, { storageState: state, ...options }));
@@ -297,7 +290,7 @@ async function history(count) {
     cancelled: { priority: 75, activate: { event: 'checkout' }, expires_after: '5h', cancel_on: [{ event: 'paid' }] },
     sampled: { priority: 70, sampling: { percent: 30 } }, held: { priority: 60, holdout: { percent: 50 } }, paused: { priority: 50, status: 'paused' },
     newer: { priority: 45, app_version: '>=2' }, phones: { priority: 40, platforms: ['ios'] }, german: { priority: 39, locales: ['de'] }, later: { priority: 35, schedule: { start_at: '2099-01-01T00:00:00Z' } },
-    capped: { priority: 32, limits: { caps: [{ count: 'displayed', max: 2, within: '7d', per: { attribute: 'plan' }, missing: 'shut' }] } }, few: { priority: 30, limits: { max_completed: 2 } }, past: { priority: 15, targeting: { all: [{ event: 'checkout', within: '30d', at_least: 1 }, { not: { survey: 'why-held', did: 'displayed' } }] } }, once: { priority: 20, frequency: { repeat: 'once' } }, rest: { priority: 10 },
+    capped: { priority: 32, limits: { caps: [{ count: 'displayed', max: 2, within: '7d', per: { attribute: 'plan' }, missing: 'shut' }] } }, few: { priority: 30, limits: { max_completed: 2 } }, past: { priority: 15, targeting: { all: [{ event: 'checkout', within: '30d', at_least: 1 }, { not: { survey: 'why-held', did: 'displayed' } }] } }, noted: { priority: 25, status: 'shadow' }, once: { priority: 20, frequency: { repeat: 'once' } }, rest: { priority: 10 },
   };
   for (const [id, more] of Object.entries(surveys)) await server.api('PUT', '/v1/surveys/why-' + id, survey('why-' + id, { show_on: [{ trigger: 'Why' }], ...more }));
   const next = random(7);
@@ -336,10 +329,11 @@ test('why not: what the page says of each user is what explain says, in words', 
     await page.getByRole('heading', { level: 2, name: user, exact: true }).waitFor();
     await page.locator('.why li').first().waitFor();
     const shown = await page.locator('.why li').evaluateAll((rows) => rows.map((row) => [row.querySelector('a').textContent, row.querySelector('.badge').textContent, row.querySelectorAll('p')[1].textContent]));
-    const rows = told.decision?.evaluations ?? told.user.surveys.map((one) => ({ ...one, pass: one.eligible }));
-    assert.deepEqual(shown, rows.map((one) => [one.survey_id, one.pass ? 'offered' : one.gate.replaceAll('_', ' '), sentence(one.pass ? {} : one)]), user);
+    const rows = told.decision?.evaluations ?? told.user.surveys.map((one) => ({ ...one, shadow: !one.eligible && !one.gate }));
+    assert.deepEqual(shown, rows.map((one) => [one.survey_id, one.gate?.replaceAll('_', ' ') ?? (one.shadow ? 'shadow' : 'offered'), sentence(one)]), user);
     for (const [i, one] of rows.entries()) {
-      gates.set(one.gate ?? 'offered', (gates.get(one.gate ?? 'offered') ?? 0) + 1);
+      const end = one.gate ?? (one.shadow ? 'shadow' : 'offered');
+      gates.set(end, (gates.get(end) ?? 0) + 1);
       assert.ok(!/[[\]{}]/.test(shown[i][2]), shown[i][2]);
       if (one.until) assert.ok(shown[i][2].includes('It can open at'), shown[i][2]);
     }
@@ -348,7 +342,7 @@ test('why not: what the page says of each user is what explain says, in words', 
     assert.ok([before, after].includes(stable(told)), `${user}: ${stable(told)} is neither ${before} nor ${after}`);
   }
   console.log(`# ${users.length} users: ${[...gates].sort(([, a], [, b]) => b - a).map(([gate, n]) => `${gate} ${n}`).join(', ')}`);
-  assert.ok(gates.size >= 12, [...gates.keys()].join());
+  assert.ok(gates.size >= 12 && gates.has('shadow') && gates.has('offered'), [...gates.keys()].join());
   await done(page);
 });
 

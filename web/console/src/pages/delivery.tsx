@@ -75,7 +75,7 @@ export function Preview({ id, onClose, onOpen }: { id: string; onClose: () => vo
             <Facts of={[
               ['Delivery', <code>{delivery.delivery_id}</code>],
               ['Message ID', <code>{delivery.message_id}</code>],
-              ['Status', <><Badge name={delivery.status} /> {delivery.reason && words(delivery.reason)}</>],
+              ['Status', <><Badge name={delivery.status} /> {delivery.reason && <span class="long">{words(delivery.reason)}</span>}</>],
               ['Endpoint', <a href={href('/endpoints/' + encodeURIComponent(delivery.endpoint_id))}>{delivery.endpoint_id}</a>],
               ['Type', delivery.type],
               ...(delivery.survey_id ? [['Survey', <a href={href('/surveys/' + encodeURIComponent(delivery.survey_id))}>{delivery.survey_id}</a>] as [string, preact.ComponentChild]] : []),

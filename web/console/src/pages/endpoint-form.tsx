@@ -9,6 +9,8 @@ import { Button, Check, Choice, Code, Notice, Switch, TextField, Trouble, useAct
 
 const PROFILES: [string, string][] = [['standard', 'standard (Standard Webhooks)'], ['blitzllama', 'blitzllama'], ['1flow', '1flow'], ['slack', 'slack']];
 const EVENTS = ['response.answered', 'response.completed', 'survey.displayed', 'survey.dismissed', 'survey.closed', 'user.erased'];
+/** What an endpoint is told of when its definition names nothing. */
+const eventsOf = (profile: string): string[] => [profile === 'standard' ? 'response.*' : 'response.completed'];
 /** What the server adds to a definition, and does not take back. */
 const READ_ONLY = ['version', 'state', 'state_reason', 'state_since', 'state_until', 'public_key'];
 
@@ -28,7 +30,7 @@ export function EndpointForm({ given, etag, onSaved, onSwitched, onCancel }: {
   onSwitched?: () => void;
   onCancel?: () => void;
 }) {
-  const [def, setDef] = useState<JsonObject>(given ?? { endpoint_id: '', url: '', profile: 'standard', enabled: true, events: ['response.*'] });
+  const [def, setDef] = useState<JsonObject>(given ?? { endpoint_id: '', url: '', profile: 'standard', enabled: true, events: eventsOf('standard') });
   /** What the server has, as far as this form has seen it. */
   const [base, setBase] = useState({ def: given, etag });
   useEffect(() => {
@@ -42,6 +44,9 @@ export function EndpointForm({ given, etag, onSaved, onSwitched, onCancel }: {
   const [json, setJson] = useState(false);
   const action = useAction();
   const set = (member: string, value: JsonObject[string]) => setDef((old) => ({ ...old, [member]: value }));
+  /** A new endpoint is told of what its profile is for, until somebody says otherwise. */
+  const setProfile = (profile: string) =>
+    setDef((old) => ({ ...old, profile, ...(!given && same(old.events, eventsOf(String(old.profile))) && { events: eventsOf(profile) }) }));
   const setUrl = (url: string) => {
     let host = '';
     try {
@@ -89,7 +94,7 @@ export function EndpointForm({ given, etag, onSaved, onSwitched, onCancel }: {
     <form onSubmit={(event) => { event.preventDefault(); void action.run(save); }}>
       <TextField label="URL" type="url" value={String(def.url ?? '')} onValue={setUrl} required faults={at('/url')} placeholder="https://crm.example/hooks" />
       {!given && <TextField label="ID" value={id} onValue={(value) => { setOwnId(true); set('endpoint_id', value); }} required faults={at('/endpoint_id')} />}
-      <Choice label="Profile" value={String(def.profile ?? 'standard')} options={PROFILES} onValue={(value) => set('profile', value)} faults={at('/profile')} hint="How the body is written and signed." />
+      <Choice label="Profile" value={String(def.profile ?? 'standard')} options={PROFILES} onValue={setProfile} faults={at('/profile')} hint="How the body is written and signed." />
       <Switch label="Enabled" checked={def.enabled !== false} onChange={(on) => void turn(on)} hint="Messages for an endpoint that is not enabled are cancelled; recover sends them later." />
       <fieldset>
         <legend>Events</legend>

@@ -121,7 +121,8 @@ function Then({ id, at, trigger }: { id: string; at: string; trigger: string }) 
 function Known({ id, explanation: { user, decision, at } }: { id: string; explanation: Explanation }) {
   const rows: (Evaluation & { eligible: boolean })[] = decision?.evaluations
     ? decision.evaluations.map((one) => ({ ...one, eligible: one.pass }))
-    : user.surveys.map((one) => ({ survey_id: one.survey_id, pass: one.eligible, eligible: one.eligible, ...(one.gate && { gate: one.gate }), actual: one.actual, until: one.until }));
+    // A survey that no gate holds back and that is not offered all the same is in status shadow.
+    : user.surveys.map((one) => ({ survey_id: one.survey_id, pass: one.eligible, eligible: one.eligible, ...(one.gate ? { gate: one.gate } : { shadow: !one.eligible }), actual: one.actual, until: one.until }));
   return (
     <div class="pair">
       <Section title="Why, and why not">
@@ -132,8 +133,8 @@ function Known({ id, explanation: { user, decision, at } }: { id: string; explan
           <ul class="why">
             {rows.map((row) => (
               <li key={row.survey_id}>
-                <p><a href={href('/surveys/' + encodeURIComponent(row.survey_id))}>{row.survey_id}</a> {row.eligible ? <Badge name="offered" /> : <span class="badge">{words(row.gate ?? 'no')}</span>}</p>
-                <p>{sentence(row.eligible ? {} : row)}</p>
+                <p><a href={href('/surveys/' + encodeURIComponent(row.survey_id))}>{row.survey_id}</a> {row.gate ? <span class="badge">{words(row.gate)}</span> : <Badge name={row.shadow ? 'shadow' : 'offered'} />}</p>
+                <p>{sentence(row)}</p>
                 {row.hint && <p class="quiet">{row.hint}</p>}
               </li>
             ))}
