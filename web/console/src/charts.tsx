@@ -11,7 +11,7 @@ function Twin({ title, head, rows }: { title: string; head: string[]; rows: (str
   return (
     <details class="twin">
       <summary>Show as table</summary>
-      <div class="scroll" tabIndex={0} role="region" aria-label={`${title}, as a table`}>
+      <div class="scroll" tabIndex={0} role="group" aria-label={`${title}, as a table`}>
         <table>
           <caption class="unseen">{title}</caption>
           <thead><tr>{head.map((name) => <th key={name} scope="col">{name}</th>)}</tr></thead>
@@ -41,7 +41,7 @@ export function Bars({ title, points, of, unit = 'Count' }: { title: string; poi
           </div>
         ))}
       </div>
-      <Twin title={title} head={['', unit, 'Share']} rows={points.map((point) => [point.label, point.value, percent(point.value, total)])} />
+      <Twin title={title} head={['What', unit, 'Share']} rows={points.map((point) => [point.label, point.value, percent(point.value, total)])} />
     </figure>
   );
 }
@@ -96,7 +96,7 @@ export function Series({ title, points, unit = 'Count' }: { title: string; point
           </g>
         ))}
       </svg>
-      <Twin title={title} head={['', unit]} rows={points.map((point) => [point.label, point.value])} />
+      <Twin title={title} head={['Group', unit]} rows={points.map((point) => [point.label, point.value])} />
     </figure>
   );
 }

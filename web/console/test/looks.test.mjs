@@ -75,6 +75,95 @@ for (const view of STATE_VIEWS)
     await page.context().close();
   });
 
+const press = (page, name) => page.getByRole('button', { name, exact: true }).first().click();
+/** What is seen only after something was done. */
+const DONE = {
+  yaml: ['/surveys/sleep-quality', (page) => press(page, 'View as YAML')],
+  json: ['/surveys/sleep-quality', (page) => press(page, 'Edit as JSON')],
+  versions: ['/surveys/sleep-quality', async (page) => {
+    await press(page, 'Versions');
+    await page.getByRole('dialog').getByText('ben').first().waitFor();
+  }],
+  conflict: ['/surveys/sleep-quality', async (page) => {
+    await page.getByLabel('Name', { exact: true }).fill('Mine');
+    full.put({ ...full.survey('sleep-quality'), priority: full.survey('sleep-quality').priority + 1 }, 'ben');
+    await press(page, 'Publish');
+    await page.getByRole('alert', { name: 'Conflict' }).waitFor();
+  }],
+  faults: ['/surveys/sleep-quality', async (page) => {
+    await page.getByLabel('Name', { exact: true }).fill('');
+    await page.getByLabel('Expires after').fill('101h');
+    await page.getByText('things to mend before you publish').waitFor();
+  }],
+  pausing: ['/surveys/sleep-quality', async (page) => {
+    await page.getByLabel('Status').selectOption('paused');
+    await page.locator('.differences').getByText('paused').waitFor();
+  }],
+  groups: ['/surveys/sleep-quality', (page) => page.evaluate(() => document.querySelectorAll('.form details').forEach((group) => (group.open = true)))],
+  'backtest-done': ['/backtest?survey=sleep-quality', async (page) => {
+    await press(page, 'Run backtest');
+    await page.getByText('610 users reached').waitFor();
+  }],
+  'as-table': ['/results/sleep-quality', (page) => page.locator('summary', { hasText: 'Show as table' }).evaluateAll((all) => all.forEach((one) => one.click()))],
+  columns: ['/triggers', (page) => page.locator('summary', { hasText: 'Columns' }).click()],
+  happened: ['/users/user_7', (page) => page.locator('.timeline summary').first().click()],
+  erase: ['/users/user_7', (page) => press(page, 'Erase')],
+  headers: ['/deliveries?delivery=dlv_00000003aaaabbbb', async (page) => {
+    await page.getByText('Headers of attempt 4').click();
+    await page.getByRole('region', { name: 'body', exact: true }).scrollIntoViewIfNeeded();
+  }],
+  resent: ['/deliveries?delivery=dlv_00000003aaaabbbb', async (page) => {
+    await press(page, 'Resend');
+    await page.getByText('It is being sent again.').waitFor();
+  }],
+  counted: ['/failures?period=all', async (page) => {
+    await press(page, 'Resend all of these');
+    await page.getByText('messages will be sent again').waitFor();
+  }],
+  sending: ['/failures?period=all', async (page) => {
+    await press(page, 'Resend all of these');
+    await page.getByRole('button', { name: /^Resend \d+$/ }).click();
+    await page.getByRole('progressbar').waitFor();
+  }],
+  tested: ['/endpoints/crm', async (page) => {
+    await press(page, 'Test');
+    await page.getByText('The receiver took it with 200.').waitFor();
+  }],
+  rotated: ['/endpoints/crm', async (page) => {
+    await press(page, 'Rotate secret');
+    await press(page, 'Rotate');
+    await page.getByRole('dialog').getByText(/whsec_/).waitFor();
+  }],
+  recover: ['/endpoints/crm', (page) => press(page, 'Recover')],
+  remove: ['/endpoints/crm', (page) => press(page, 'Remove')],
+  'new-key': ['/system', async (page) => {
+    await press(page, 'New key');
+    await page.getByRole('dialog').getByLabel('Name').fill('ci');
+    await press(page, 'Save');
+    await page.getByText('It is shown this once.').waitFor();
+  }],
+  revoke: ['/system', (page) => page.getByRole('button', { name: /^Revoke backend/ }).click()],
+  'settings-fault': ['/system/settings', async (page) => {
+    await page.getByLabel('Cooldown between surveys').fill('soon');
+    await page.locator('.field', { hasText: 'Cooldown between surveys' }).locator('.fault').waitFor();
+  }],
+};
+for (const view of STATE_VIEWS)
+  test(`what is seen after something was done, ${view.colorScheme}, ${view.width} px`, { timeout: 300_000 }, async () => {
+    full.openWindows = 412;
+    const open = async (page, _, name) => {
+      await page.evaluate(() => sessionStorage.clear());
+      const [path, does] = DONE[name];
+      await visit(full, page, path);
+      await page.waitForTimeout(path.startsWith('/surveys/') ? 700 : 60);
+      await does(page);
+      await page.waitForTimeout(300);
+    };
+    const page = await look({ server: full, view, state: 'done', names: Object.keys(DONE), open });
+    full.openWindows = undefined;
+    await page.context().close();
+  });
+
 const WRONGS = {
   refused: () => ({ status: 503, body: { status: 503, code: 'no_console', detail: 'this process does not run the role console', request_id: 'req_1' } }),
   gone: () => 'drop',
