@@ -257,7 +257,7 @@ impl Endpoints {
             self.to_report.insert((known.reported_at.map_or(now, |at| now.max(at + REPORT_EVERY)), queue_id));
         }
         let own = (f64::from(defined.concurrency) * share).ceil().max(1.0) as u32;
-        let most = if defined.retry.breaker { known.health.most(own) } else { own };
+        let most = if defined.retry.breaker { known.health.max_in_flight(own) } else { own };
         if under_way >= most {
             return match known.health.until {
                 Some(until) if known.health.state == State::Open => EndpointReadiness::At(until),
@@ -290,19 +290,25 @@ impl Endpoints {
         self.changed = true;
     }
 
-    /// Takes the signal of an attempt into the health of its endpoint. `ending` is how the
-    /// attempt ended, with the response's status.
-    pub fn see(&mut self, queue_id: u64, at: Millis, seen: HealthSignal, ending: (Outcome, Option<u16>)) {
+    /// Records in the health of its endpoint how an attempt ended, with the response's status.
+    pub fn record(
+        &mut self,
+        queue_id: u64,
+        at: Millis,
+        signal: HealthSignal,
+        outcome: Outcome,
+        http_status: Option<u16>,
+    ) {
         let Some(known) = self.known.get_mut(&queue_id) else { return };
-        match seen {
+        match signal {
             HealthSignal::Success => known.failures = FailureRow::default(),
             HealthSignal::Failure { .. } => {
-                known.failures = FailureRow { count: known.failures.count + 1, latest: Some(ending) };
+                known.failures = FailureRow { count: known.failures.count + 1, latest: Some((outcome, http_status)) };
             }
         }
         let Some(defined) = &known.defined else { return };
         let (concurrency, breaker) = (defined.endpoint.concurrency, defined.endpoint.retry.breaker);
-        let verdict = known.health.see(at, seen, concurrency, breaker);
+        let verdict = known.health.record(at, signal, concurrency, breaker);
         if verdict.changed {
             self.changed = true;
             let soonest = if known.health.state == State::Open { None } else { known.reported_at };

@@ -392,7 +392,7 @@ fn a_pause_that_a_wrong_clock_wrote_ends_in_a_day() {
     let mut health = askwhen_domain::webhook::health::Health::default();
     let hold =
         askwhen_domain::webhook::health::HealthSignal::Failure { hold_until: Some(NOW + 3_650 * 24 * HOUR + MINUTE) };
-    health.see(NOW + 3_650 * 24 * HOUR, hold, 10, true);
+    health.record(NOW + 3_650 * 24 * HOUR, hold, 10, true);
     let (project, endpoint_id) = ("default".into(), "crm".into());
     world.write(&DeliveryRecord::Health { project, endpoint_id, seq: 1, by: "another".into(), health });
     world.deliver("d", 10);

@@ -230,8 +230,7 @@ impl Scheduler {
         match defined.and_then(|defined| verdict::health(row, result, &defined, next.ok())) {
             Some(HealthFinding::End(reason)) => self.endpoints.end(queue_id, result.ended_at, reason),
             Some(HealthFinding::Signal(signal)) => {
-                let ending = (result.outcome, result.http_status);
-                self.endpoints.see(queue_id, result.ended_at, signal, ending);
+                self.endpoints.record(queue_id, result.ended_at, signal, result.outcome, result.http_status);
                 self.ordering.look_again(queue_id);
             }
             None => {}

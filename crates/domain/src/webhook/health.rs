@@ -81,9 +81,9 @@ pub struct Health {
     pub resumed_at: Millis,
     /// How often the breaker was opened since the endpoint was healthy.
     opened: u32,
-    /// When the current run of failures began, and whether its failures are far enough
-    /// apart to count towards giving up.
+    /// When the current run of failures began.
     failing_from: Option<Millis>,
+    /// Whether failures of the run are far enough apart to count towards giving up.
     failing_surely: bool,
     /// The number of attempts that may be in flight while the endpoint recovers.
     ramp: Option<u32>,
@@ -119,15 +119,15 @@ impl Health {
 
     /// Applies the outcome of an attempt at `at`. Without `breaker` the endpoint is healthy
     /// or degraded and never given up.
-    pub fn see(&mut self, at: Millis, seen: HealthSignal, concurrency: u32, breaker: bool) -> Verdict {
-        match seen {
+    pub fn record(&mut self, at: Millis, signal: HealthSignal, concurrency: u32, breaker: bool) -> Verdict {
+        match signal {
             HealthSignal::Success => Verdict { changed: self.succeeded(at, concurrency), give_up: false },
             HealthSignal::Failure { hold_until } => {
                 self.failures.push_back(at);
                 if self.failures.len() > OPEN_AFTER {
                     self.failures.pop_front();
                 }
-                let sure = self.fails_on(at);
+                let has_become_sure = self.count_to_give_up(at);
                 let give_up = breaker
                     && self.failing_surely
                     && self.failing_from.is_some_and(|from| at.saturating_sub(from) >= GIVE_UP_AFTER);
@@ -135,7 +135,7 @@ impl Health {
                     Some(until) => self.hold(at, until),
                     None => self.failed(at, breaker),
                 };
-                Verdict { changed: changed || sure, give_up }
+                Verdict { changed: changed || has_become_sure, give_up }
             }
         }
     }
@@ -172,7 +172,7 @@ impl Health {
 
     /// Counts a failure towards giving up; returns whether the run of failures has just
     /// become long enough to count.
-    fn fails_on(&mut self, at: Millis) -> bool {
+    fn count_to_give_up(&mut self, at: Millis) -> bool {
         let from = *self.failing_from.get_or_insert(at);
         let apart = at.saturating_sub(from);
         if self.failing_surely || apart < SURE_AFTER {
@@ -187,8 +187,8 @@ impl Health {
     }
 
     fn failed(&mut self, at: Millis, breaker: bool) -> bool {
-        let row = self.failures.len();
-        let quick = row >= OPEN_AFTER && at.saturating_sub(self.failures[0]) <= OPEN_WITHIN;
+        let in_a_row = self.failures.len();
+        let quick = in_a_row >= OPEN_AFTER && at.saturating_sub(self.failures[0]) <= OPEN_WITHIN;
         let relapse = self.state == State::HalfOpen || (self.ramp.is_some() && self.state != State::Open);
         match self.state {
             State::Open => false,
@@ -198,7 +198,7 @@ impl Health {
                 self.open(at, at.saturating_add(span), HealthReason::Failures);
                 true
             }
-            State::Healthy if row >= DEGRADED_AFTER => {
+            State::Healthy if in_a_row >= DEGRADED_AFTER => {
                 self.enter(State::Degraded, Some(HealthReason::Failures), at);
                 true
             }
@@ -251,7 +251,7 @@ impl Health {
     }
 
     /// How many attempts may be in flight, at most `concurrency`.
-    pub fn most(&self, concurrency: u32) -> u32 {
+    pub fn max_in_flight(&self, concurrency: u32) -> u32 {
         match self.state {
             State::Open => 0,
             State::HalfOpen => 1,
@@ -270,7 +270,7 @@ mod tests {
         let (mut health, mut verdict) = (Health::default(), Verdict::default());
         for (at, seen) in steps {
             health.tick(*at);
-            verdict = health.see(*at, *seen, 10, true);
+            verdict = health.record(*at, *seen, 10, true);
         }
         (health, verdict)
     }
@@ -298,10 +298,10 @@ mod tests {
         let mut spans = Vec::new();
         for _ in 0..7 {
             let at = health.until.expect("open");
-            assert_eq!(health.most(10), 0);
+            assert_eq!(health.max_in_flight(10), 0);
             assert!(!health.tick(at - 1) && health.tick(at));
-            assert_eq!((health.state, health.most(10)), (State::HalfOpen, 1));
-            assert!(health.see(at, FAILED, 10, true).changed);
+            assert_eq!((health.state, health.max_in_flight(10)), (State::HalfOpen, 1));
+            assert!(health.record(at, FAILED, 10, true).changed);
             spans.push((health.until.expect("open again") - at) / SECOND);
         }
         assert_eq!(spans, [20, 40, 80, 160, 300, 300, 300]);
@@ -309,14 +309,14 @@ mod tests {
         health.tick(at);
         let steps: Vec<u32> = (0..4)
             .map(|_| {
-                health.see(at, HealthSignal::Success, 10, true);
-                health.most(10)
+                health.record(at, HealthSignal::Success, 10, true);
+                health.max_in_flight(10)
             })
             .collect();
         assert_eq!((health.state, steps), (State::Healthy, vec![2, 4, 8, 10]));
         assert_eq!(health.resumed_at, at);
         for n in 0..10 {
-            health.see(at + n, FAILED, 10, true);
+            health.record(at + n, FAILED, 10, true);
         }
         assert_eq!(health.until, Some(at + 9 + OPEN_FIRST), "a new stretch begins short");
     }
@@ -324,14 +324,14 @@ mod tests {
     #[test]
     fn a_success_takes_back_what_was_told_of_failures() {
         let mut health = Health::default();
-        health.see(0, FAILED, 10, true);
-        assert!(health.see(12 * HOUR, FAILED, 10, true).changed, "they lie far apart");
+        health.record(0, FAILED, 10, true);
+        assert!(health.record(12 * HOUR, FAILED, 10, true).changed, "they lie far apart");
         let reported = health.clone();
-        assert!(health.see(24 * HOUR, HealthSignal::Success, 10, true).changed);
+        assert!(health.record(24 * HOUR, HealthSignal::Success, 10, true).changed);
         assert!(!health.looks_like(&reported));
         let (mut health, _) = after(&failures(SECOND, 10));
         health.tick(HOUR);
-        let changes: Vec<bool> = (0..5).map(|_| health.see(HOUR, HealthSignal::Success, 10, true).changed).collect();
+        let changes: Vec<bool> = (0..5).map(|_| health.record(HOUR, HealthSignal::Success, 10, true).changed).collect();
         assert_eq!(changes, [true, false, false, true, false], "that it is back, and that it is well");
     }
 
@@ -340,11 +340,15 @@ mod tests {
         let hold = |until| HealthSignal::Failure { hold_until: Some(until) };
         let (mut health, _) = after(&[(0, hold(HOUR))]);
         assert_eq!((health.state, health.reason), (State::Open, Some(HealthReason::RetryAfter)));
-        assert!(!health.see(SECOND, hold(MINUTE), 10, true).changed);
+        assert!(!health.record(SECOND, hold(MINUTE), 10, true).changed);
         assert_eq!(health.until, Some(HOUR));
-        assert!(health.see(SECOND, hold(2 * HOUR), 10, true).changed);
+        assert!(health.record(SECOND, hold(2 * HOUR), 10, true).changed);
         assert_eq!(health.until, Some(2 * HOUR));
-        assert_eq!(Health::default().see(0, hold(HOUR), 10, false), Verdict::default(), "some policies know no wish");
+        assert_eq!(
+            Health::default().record(0, hold(HOUR), 10, false),
+            Verdict::default(),
+            "some policies know no wish"
+        );
     }
 
     #[test]
@@ -353,7 +357,7 @@ mod tests {
             let mut health = Health::default();
             steps.iter().position(|(at, seen)| {
                 health.tick(*at);
-                health.see(*at, *seen, 10, true).give_up
+                health.record(*at, *seen, 10, true).give_up
             })
         };
         assert_eq!(when(&failures(HOUR, 200)), Some(120));
@@ -364,7 +368,7 @@ mod tests {
         assert_eq!(when(&saved), None, "one success and the clock starts anew");
         assert_eq!(when(&failures(DAY + MINUTE, 60)), Some(5), "once a day will do");
         let mut health = Health::default();
-        assert!(failures(HOUR, 500).iter().all(|(at, seen)| !health.see(*at, *seen, 10, false).give_up));
+        assert!(failures(HOUR, 500).iter().all(|(at, seen)| !health.record(*at, *seen, 10, false).give_up));
         assert_eq!(health.state, State::Degraded);
     }
 }
