@@ -105,7 +105,7 @@ impl App {
         // A HEAD is handled as a GET; its body is left out later.
         let method = if head.method == Method::HEAD { &Method::GET } else { &head.method };
         let query = head.uri.query().unwrap_or_default();
-        if let Some(answer) = self.answer_without_key(route, (method, head), query, body, connection).await {
+        if let Some(answer) = self.answer_without_key(route, method, head, query, body, connection).await {
             return answer;
         }
         if route.name == Name::TestClock && self.test_clock.is_none() {
@@ -115,7 +115,7 @@ impl App {
             return Err(no_bridge());
         }
         let takes_body = matches!(*method, Method::POST | Method::PUT);
-        let (caller, body) = self.caller_and_body(route, (method, head), body, connection).await?;
+        let (caller, body) = self.caller_and_body(route, method, head, body, connection).await?;
         if route.parts.iter().any(|part| part.len() > id::MAX_BYTES) {
             return Err(Problem::field(Code::BadId, "", "an id in the path has more than 256 bytes"));
         }
@@ -134,7 +134,8 @@ impl App {
     async fn answer_without_key(
         &self,
         route: &Route,
-        (method, head): (&Method, &http::request::Parts),
+        method: &Method,
+        head: &http::request::Parts,
         query: &str,
         body: &mut Incoming,
         connection: &Arc<Connection>,
@@ -156,7 +157,8 @@ impl App {
     async fn caller_and_body(
         &self,
         route: &Route,
-        (method, head): (&Method, &http::request::Parts),
+        method: &Method,
+        head: &http::request::Parts,
         body: &mut Incoming,
         connection: &Arc<Connection>,
     ) -> Result<(Caller, Bytes), Problem> {

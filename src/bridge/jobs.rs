@@ -280,7 +280,7 @@ impl App {
             if_match,
         };
         let request_id = uuid::Uuid::new_v4().simple().to_string();
-        let outcome = self.write_definition((project, actor), &request_id, &draft).await?;
+        let outcome = self.write_definition(project, actor, &request_id, &draft).await?;
         match outcome.version {
             0 => Err(Problem::log(&askwhen_log::Error::Unknown("no partition has answered".into()), None)),
             version => Ok(version),
@@ -301,7 +301,7 @@ impl App {
                 if_match: None,
             };
             let request_id = uuid::Uuid::new_v4().simple().to_string();
-            if self.write_definition((project, "askwhen"), &request_id, &draft).await.is_err() {
+            if self.write_definition(project, "askwhen", &request_id, &draft).await.is_err() {
                 return;
             }
         }

@@ -339,13 +339,14 @@ impl App {
     /// Sends a change to the registrar and waits until every partition has answered or time
     /// is up.
     pub(super) async fn define(&self, asked: &RequestContext<'_>, draft: &DefinitionDraft) -> Result<Outcome, Problem> {
-        self.write_definition((&asked.caller.project, &asked.caller.actor), asked.request_id, draft).await
+        self.write_definition(&asked.caller.project, &asked.caller.actor, asked.request_id, draft).await
     }
 
     /// The same for a project and an actor, under a request's id.
     pub(super) async fn write_definition(
         &self,
-        (project, actor): (&str, &str),
+        project: &str,
+        actor: &str,
         request_id: &str,
         draft: &DefinitionDraft,
     ) -> Result<Outcome, Problem> {

@@ -90,8 +90,8 @@ impl App {
         let mut entries = Vec::new();
         let names = self.names_of(&project, &user_id).await;
         for (name, gone_at) in &names {
-            let span = (since, gone_at.map_or(until, |gone_at| gone_at.min(until)));
-            entries.extend(self.entries_under(&project, name, span, limit).await?);
+            let until = gone_at.map_or(until, |gone_at| gone_at.min(until));
+            entries.extend(self.entries_under(&project, name, since, until, limit).await?);
         }
         self.hide_answers(&project, &names, &mut entries)?;
         entries.sort_by(|a, b| (b.0, &b.1).cmp(&(a.0, &a.1)));
@@ -124,15 +124,16 @@ impl App {
         std::iter::once((owner, None)).chain(aliases.take(SHOWN_ALIASES)).collect()
     }
 
-    /// The lines recorded under one name in a time span, newest first.
+    /// The lines recorded under one name from `since` to `until`, both inclusive, newest first.
     async fn entries_under(
         &self,
         project: &str,
         name: &str,
-        (since, until): (Millis, Millis),
+        since: Millis,
+        until: Millis,
         limit: usize,
     ) -> Result<Vec<TimelineEntry>, Problem> {
-        let mut entries = self.listed_entries(project, name, (since, until), limit)?;
+        let mut entries = self.listed_entries(project, name, since, until, limit)?;
         let (project, user_id) = (project.to_owned(), name.to_owned());
         let request = TimelineRequest { project, user_id, since, until, limit: limit + 1 + SAME_TIME };
         entries.extend(self.read_history(move |history| history.timeline(request)).await?);
@@ -148,12 +149,13 @@ impl App {
         Ok(entries)
     }
 
-    /// The newest decisions and deliveries of a user in a time span.
+    /// The newest decisions and deliveries of a user from `since` to `until`, both inclusive.
     fn listed_entries(
         &self,
         project: &str,
         user_id: &str,
-        (since, until): (Millis, Millis),
+        since: Millis,
+        until: Millis,
         limit: usize,
     ) -> Result<Vec<TimelineEntry>, Problem> {
         let lists = self.lists()?;

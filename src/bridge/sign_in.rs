@@ -61,7 +61,7 @@ impl App {
         let session = Session { digest: caller.digest, ends_at: now + LIFE, id };
         let nonce = fresh[..24].try_into().expect("24 of 32 bytes");
         let mut answer = session_answer(&caller, session.ends_at);
-        set_cookie(&mut answer, headers, &self.base_path, (&session.seal(&self.key, nonce), LIFE / 1_000));
+        set_cookie(&mut answer, headers, &self.base_path, &session.seal(&self.key, nonce), LIFE / 1_000);
         Ok(answer)
     }
 
@@ -82,7 +82,7 @@ impl App {
             self.sessions.end(session, self.clock.now());
         }
         let mut answer = json_answer(200, json!({"status": "ended"}).to_string());
-        set_cookie(&mut answer, headers, &self.base_path, ("", 0));
+        set_cookie(&mut answer, headers, &self.base_path, "", 0);
         Ok(answer)
     }
 }
@@ -119,7 +119,7 @@ fn refuse_other_origin(headers: &HeaderMap) -> Result<(), Problem> {
     Err(Problem::new(403, "forbidden", "sessions begin and end on pages of this origin alone"))
 }
 
-fn set_cookie(answer: &mut Answer, headers: &HeaderMap, base: &str, (value, max_age_s): (&str, Millis)) {
+fn set_cookie(answer: &mut Answer, headers: &HeaderMap, base: &str, value: &str, max_age_s: Millis) {
     let is_https = etag::listed(headers, header::HeaderName::from_static("x-forwarded-proto"))
         .next()
         .is_some_and(|scheme| scheme.eq_ignore_ascii_case("https"));

@@ -10,7 +10,7 @@ use askwhen_domain::id;
 use askwhen_domain::quota::cap::{CapAsk, CapMessage, CapSignal};
 use askwhen_domain::quota::{self, QuotaMessage, QuotaSignal};
 use askwhen_domain::record::{Body, Context, Record};
-use askwhen_domain::refs::SurveyKey;
+use askwhen_domain::refs::{SurveyKey, UserRef};
 use askwhen_domain::time::{self, DAY, Millis};
 use askwhen_domain::user::MAX_ALIASES;
 use askwhen_log::TopicPartition;
@@ -128,7 +128,7 @@ fn explain_name(
             body(&mut replayer, &mut coordinator, Decoded::User(Box::new(record)))?
         }
     };
-    let decisions = decisions(source, (&question.project, user_id), partition, now, replayer.meta.ahead)?;
+    let decisions = decisions(source, UserRef::new(&question.project, user_id), partition, now, replayer.meta.ahead)?;
     Ok(Explained::User(Box::new(json!({
         "user_id": user_id,
         "project": question.project,
@@ -148,7 +148,7 @@ fn explain_name(
 /// The newest decisions about the user that are on record, the newest first.
 fn decisions(
     source: &Source,
-    (project, user_id): (&str, &str),
+    user: UserRef<'_>,
     partition: u32,
     now: Millis,
     ahead: Millis,
@@ -165,12 +165,12 @@ fn decisions(
             let shown = |decision| serde_json::to_value(decision).expect("a record serialises");
             return Ok(found.into_values().rev().map(shown).collect());
         }
-        for record in records.iter().filter(|record| record.key.as_deref() == Some(user_id.as_bytes())) {
+        for record in records.iter().filter(|record| record.key.as_deref() == Some(user.user_id.as_bytes())) {
             let value = record.value.as_deref().unwrap_or_default();
             let Ok(decision) = serde_json::from_slice::<DecisionRecord>(value) else { continue };
             let known = found.values().any(|known| known.decision_id == decision.decision_id);
             let recent = (now - DECISIONS_SINCE..=now).contains(&decision.decided_at);
-            if decision.project == *project && recent && !known {
+            if decision.project == user.project && recent && !known {
                 found.insert((decision.decided_at, record.offset), decision);
                 if found.len() > SHOWN_DECISIONS {
                     found.pop_first();
