@@ -1,4 +1,5 @@
-//! Makes the records of the delivery: attempts, retry records, dead letters, rejects.
+//! Makes the records that the role `delivery` appends: attempts, retry records, dead
+//! letters, rejects.
 
 use bytes::Bytes;
 
@@ -11,11 +12,13 @@ use askwhen_wire::topics::{
     self, AttemptEnd, AttemptRecord, DeadRecord, ID_HEADER, Outcome, RejectRecord, RetryRecord, SOURCE_HEADER,
 };
 
+/// How much of an unreadable record its reject contains.
 const MAX_RAW_BYTES: usize = 1 << 20;
 
 /// A record and the partition that it is appended to.
 pub type Write = (TopicPartition, NewRecord);
 
+/// The record of an attempt, or with attempt 0 that of a cancellation before any.
 pub fn attempt(partition: u32, row: &PendingDelivery, record: &AttemptRecord) -> Write {
     let id = match record.attempt {
         0 => format!("{}/cancelled", record.delivery_id),
@@ -48,6 +51,7 @@ pub fn retry(partition: u32, row: &PendingDelivery, next: NextAttempt) -> Write 
     keyed(TopicPartition { topic, partition }, row, id, topics::encode(&record))
 }
 
+/// The dead letter of a delivery that is given up after `attempts`.
 pub fn dead(partition: u32, row: &PendingDelivery, attempts: u32, reason: &str, died_at: Millis) -> Write {
     let delivery = Box::new(row.delivery.clone());
     let id = format!("{}/dead", delivery.delivery_id);

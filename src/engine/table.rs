@@ -142,12 +142,12 @@ impl Table {
         rows.filter(|(_, row)| row.body.is_some()).count()
     }
 
-    /// Whether a name is met for the first time.
-    pub fn meets_name(&mut self, project: &str, name: &str) -> bool {
+    /// Adds the name of an event or trigger; returns whether it is new.
+    pub fn add_name(&mut self, project: &str, name: &str) -> bool {
         if self.definitions.project(project).is_some_and(|p| p.names.contains(name)) {
             return false;
         }
-        let new = self.definitions.project_mut(project).meets_name(name);
+        let new = self.definitions.project_mut(project).add_name(name);
         if new {
             self.dirty_names.insert(project.to_owned());
         }
@@ -205,19 +205,19 @@ impl Table {
 
     /// Parses a new version and puts it in force.
     fn install(&mut self, row: &DefinitionRow, now: Millis, offset: u64) -> Result<(), UnreadableDefinition> {
-        let bad = |faults| unreadable(row, faults);
+        let with_row = |faults| unreadable(row, faults);
         let project = self.definitions.project_mut(&row.project);
         match (row.kind, &row.body) {
             (Kind::Survey, Some(text)) => {
-                let survey = shared::survey(text).map_err(bad)?;
+                let survey = shared::survey(text).map_err(with_row)?;
                 project.put_survey(row.version, survey, now, offset);
             }
             (Kind::Endpoint, Some(text)) => {
-                let body = definition::endpoint(&text.value(), None, Target::Trusted).map_err(bad)?;
+                let body = definition::endpoint(&text.value(), None, Target::Trusted).map_err(with_row)?;
                 project.put_endpoint(row.version, body.endpoint);
             }
             (Kind::Settings, Some(text)) => {
-                project.put_settings(row.version, definition::settings(&text.value()).map_err(bad)?);
+                project.put_settings(row.version, definition::settings(&text.value()).map_err(with_row)?);
             }
             (Kind::Endpoint, None) => {
                 project.endpoints.remove(&row.id);
@@ -227,7 +227,7 @@ impl Table {
                 self.dirty_names.insert(row.project.clone());
             }
             (Kind::Trigger, Some(_)) => {
-                project.meets_name(&row.id);
+                project.add_name(&row.id);
                 self.dirty_names.insert(row.project.clone());
             }
             (Kind::Survey | Kind::Settings, None) | (Kind::Health | Kind::Key | Kind::KeyUse | Kind::Job, _) => {}
@@ -238,14 +238,14 @@ impl Table {
     /// Parses a stored row with its earlier versions and puts it in force.
     fn compile(&mut self, row: &DefinitionRow) -> Result<(), UnreadableDefinition> {
         let Some(body) = &row.body else { return Ok(()) };
-        let bad = |faults| unreadable(row, faults);
+        let with_row = |faults| unreadable(row, faults);
         let project = self.definitions.project_mut(&row.project);
         match row.kind {
             Kind::Survey => {
-                project.put_survey(row.version, shared::survey(body).map_err(bad)?, 0, 0);
+                project.put_survey(row.version, shared::survey(body).map_err(with_row)?, 0, 0);
                 let mut past = Vec::new();
                 for (version, body, until, until_offset) in &row.past {
-                    let survey = shared::survey(body).map_err(bad)?;
+                    let survey = shared::survey(body).map_err(with_row)?;
                     past.push(PastVersion { version: *version, survey, until: *until, until_offset: *until_offset });
                 }
                 if let Some(entry) = project.surveys.get_mut(&row.id) {
@@ -254,11 +254,11 @@ impl Table {
                 }
             }
             Kind::Endpoint => {
-                let body = definition::endpoint(&body.value(), None, Target::Trusted).map_err(bad)?;
+                let body = definition::endpoint(&body.value(), None, Target::Trusted).map_err(with_row)?;
                 project.put_endpoint(row.version, body.endpoint);
             }
             Kind::Settings => {
-                project.put_settings(row.version, definition::settings(&body.value()).map_err(bad)?);
+                project.put_settings(row.version, definition::settings(&body.value()).map_err(with_row)?);
             }
             Kind::Trigger | Kind::Health | Kind::Key | Kind::KeyUse | Kind::Job => {}
         }

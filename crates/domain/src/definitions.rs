@@ -224,7 +224,7 @@ impl Project {
     }
 
     /// Adds a name; returns whether it was new and there was room for it.
-    pub fn meets_name(&mut self, name: &str) -> bool {
+    pub fn add_name(&mut self, name: &str) -> bool {
         !self.names.contains(name) && self.names.len() < MAX_NAMES && self.names.insert(name.to_owned())
     }
 

@@ -32,7 +32,7 @@ fn report_name(engine: &mut Engine, at: RecordContext<'_>, record: &Record<'_>, 
         Body::Trigger { trigger, .. } => (trigger, TriggerKind::Frontend),
         _ => return,
     };
-    if !engine.table.meets_name(&record.project, name) {
+    if !engine.table.add_name(&record.project, name) {
         return;
     }
     let trigger = Trigger {

@@ -1,11 +1,12 @@
-//! `plan.json` of a replay: what its state is of, and where each partition began.
+//! `plan.json` of a replay: of which log and rules its state is, and where each partition
+//! began.
 
 use serde::{Deserialize, Serialize};
 
 /// Format of a replay's folder. Plans of version 0.1.0 do not name it: theirs is 1.
 pub(super) const FORMAT: u32 = 1;
 
-/// What a replay is of. Members may be added within a format.
+/// The log and the rules of a replay. Members may be added within a format.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct ReplayPlan {
     #[serde(default = "first_format")]
@@ -14,9 +15,12 @@ pub(super) struct ReplayPlan {
     #[serde(default)]
     pub(super) program: String,
     pub(super) id: String,
+    /// Identity of the log whose journal is replayed, in hex.
     pub(super) incarnation: String,
     pub(super) partitions: u32,
+    /// Version of the rules by which its engine decides.
     pub(super) logic_version: u32,
+    /// RFC 3339.
     pub(super) begun_at: String,
     /// By partition.
     pub(super) begins: Vec<ReplayStart>,
