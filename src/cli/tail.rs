@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::context::{BrokerArgs, Context, Failure, failure, observer};
 use super::output;
+use crate::supervisor::export;
 use askwhen_domain::time::{self, Millis};
 use askwhen_log::Fetch as _;
 use askwhen_log::embedded::follow::Follower;
@@ -53,16 +54,22 @@ impl Source {
         let all =
             |partitions| (0..topic.partitions(partitions)).map(move |partition| TopicPartition { topic, partition });
         if !context.config.kafka {
+            if let Some(note) = export::exported_note(&context.config) {
+                askwhen_process::complain(&note);
+            }
             let dir = context.config.data_dir.join("log");
             // The number of partitions is the log's, whatever is configured.
             let Some(partitions) = Embedded::partitions_of(&dir).map_err(failure)? else {
-                return Err(Failure::unreachable(format!("{} holds no log; give --data-dir", dir.display())));
+                return Err(Failure::unreachable(format!(
+                    "{} holds no log; give --data-dir, or --brokers where the log is on Kafka",
+                    dir.display()
+                )));
             };
             let followers = all(partitions).map(|at| Follower::new(&dir, at)).collect();
             return Ok(Source::Files { followers, failed: None });
         }
         let log = Log::Kafka(Kafka::observe(observer(&context.config)).map_err(failure)?);
-        let all: Vec<TopicPartition> = all(context.config.partitions).collect();
+        let all: Vec<TopicPartition> = all(log.partitions()).collect();
         let bounds = log.all_bounds(&all).map_err(failure)?;
         let mut next = Vec::new();
         for (at, bounds) in all.into_iter().zip(bounds) {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::snapshots::{self, Role};
-use super::{private, repair, settings};
+use super::{private, repair, settings, source};
 use crate::config::Config;
 use askwhen_domain::time::{MINUTE, Millis, format_time};
 use askwhen_log::embedded::follow::Follower;
@@ -32,10 +32,17 @@ impl Checkup {
 }
 
 /// Checks file permissions, the log, the stores, the snapshots and the clock. It reads all
-/// of them, so it may take a while. Blocks.
+/// of them except topics on brokers, so it may take a while. Blocks; must be called in a
+/// tokio runtime.
 pub fn checkups(config: &Config) -> Vec<Checkup> {
     let mut all = vec![Checkup::of("rights", rights(&config.data_dir))];
-    if !config.kafka {
+    if config.kafka {
+        let key = source::cluster_key(config);
+        all.extend(key.as_ref().err().map(|why| Checkup::of("cluster key", Err(why.to_string()))));
+        let settings = settings::kafka_settings(config, key.map(|key| key.check()).unwrap_or_default());
+        let found = askwhen_log::kafka::checkup(&settings, Clock::new().now());
+        all.extend(found.into_iter().map(|(name, found)| Checkup::of(name, found)));
+    } else {
         let mut newest = None;
         all.push(Checkup::of("log", log(config, &mut newest)));
         all.push(Checkup::of("clock", clock(newest)));
@@ -62,6 +69,12 @@ fn rights(dir: &Path) -> Result<String, String> {
 fn log(config: &Config, newest: &mut Option<Millis>) -> Result<String, String> {
     let dir = config.data_dir.join("log");
     let Some(partitions) = Embedded::partitions_of(&dir).map_err(|e| e.to_string())? else {
+        if config.data_dir.join("log.id").exists() {
+            return Err(format!(
+                "{} belongs to a process on Kafka: set [log] kind and [kafka] brokers, or give --brokers",
+                config.data_dir.display()
+            ));
+        }
         return Ok(format!("there is none in {} yet", dir.display()));
     };
     let mut records = 0;
@@ -78,7 +91,7 @@ fn log(config: &Config, newest: &mut Option<Millis>) -> Result<String, String> {
     }
     if partitions != config.partitions {
         return Err(format!(
-            "the log has {partitions} partitions and [log] partitions is {}: it starts with what it was made with",
+            "the log has {partitions} partitions and [log] partitions is {}: set it to {partitions}, no start with another number is let through",
             config.partitions
         ));
     }

@@ -81,6 +81,18 @@ pub fn sweep(data_dir: &Path) {
     }
 }
 
+/// What a verb that reads an exported data directory says beforehand, if it was exported.
+pub fn exported_note(config: &Config) -> Option<String> {
+    let path = config.data_dir.join(MARKER);
+    let bytes = if config.kafka { None } else { std::fs::read(path).ok() }?;
+    let Report { brokers, prefix, .. } = serde_json::from_slice(&bytes).unwrap_or_default();
+    Some(format!(
+        "askwhen: {} was exported to the topics {prefix}* on {brokers}: this is what it held until then; \
+         with --brokers {brokers} and [log] prefix = \"{prefix}\" it is what there is now",
+        config.data_dir.display()
+    ))
+}
+
 /// A data directory that was exported is not served again: two logs would go on
 /// from one state, and send everything twice.
 pub fn refuse_exported(config: &Config) -> Result<(), Error> {

@@ -90,6 +90,10 @@ async fn an_exported_log_goes_on_where_it_was() {
     assert!(code == Some(3) && error.contains("was exported"), "{error}");
     let (code, _, error) = askwhen(dir.path(), &["--data-dir", "data", "serve", "--listen", "127.0.0.1:0"]);
     assert!(code == Some(3) && error.contains("was exported"), "{error}");
+    for verb in [&["tail", "responses"][..], &["explain", "u1"]] {
+        let (code, out, error) = askwhen(dir.path(), &[&["--data-dir", "data"], verb].concat());
+        assert!(code == Some(0) && !out.is_empty() && error.contains("held until then"), "{verb:?}: {out}{error}");
+    }
     let (code, out, error) = askwhen(dir.path(), &["topics", "--brokers", &brokers(), "check"]);
     assert_eq!(code, Some(0), "{out}{error}");
 

@@ -10,6 +10,7 @@ mod backtest;
 mod backup;
 mod captured;
 mod cluster;
+mod codecs;
 #[path = "../it/console.rs"]
 mod console;
 #[path = "../it/crash.rs"]
@@ -17,6 +18,7 @@ mod crash;
 mod deleted_records;
 #[path = "../it/delivery.rs"]
 mod delivery;
+mod doctor;
 #[path = "../it/endpoints.rs"]
 mod endpoints;
 mod export;

@@ -15,24 +15,26 @@ use crate::process::{Broker, Process};
 use crate::producers::prefix;
 
 /// Kafka's numbers for what access is given to, and to do what.
-const TOPIC: u8 = 2;
-const GROUP: u8 = 3;
-const ALL: u8 = 2;
-const READ: u8 = 3;
-const WRITE: u8 = 4;
+pub const TOPIC: u8 = 2;
+pub const GROUP: u8 = 3;
+pub const ALL: u8 = 2;
+pub const READ: u8 = 3;
+pub const WRITE: u8 = 4;
+pub const REMOVE: u8 = 6;
+pub const DESCRIBE_CONFIGS: u8 = 10;
 const LITERAL: u8 = 3;
-const DENY: u8 = 2;
-const ALLOW: u8 = 3;
-const CREATE_ACLS: u16 = 30;
-const DELETE_ACLS: u16 = 31;
+pub const DENY: u8 = 2;
+pub const ALLOW: u8 = 3;
+pub const CREATE_ACLS: u16 = 30;
+pub const DELETE_ACLS: u16 = 31;
 
 /// One entry of an access list, for every host.
 #[derive(Clone, Copy)]
-struct Rule<'a> {
-    resource: (u8, &'a str),
-    principal: &'a str,
-    operation: u8,
-    permission: u8,
+pub struct Rule<'a> {
+    pub resource: (u8, &'a str),
+    pub principal: &'a str,
+    pub operation: u8,
+    pub permission: u8,
 }
 
 fn text(bytes: &mut Vec<u8>, text: &str) {
@@ -42,7 +44,7 @@ fn text(bytes: &mut Vec<u8>, text: &str) {
 
 /// Sends `CreateAcls` or `DeleteAcls` of version 1, whose bodies are alike:
 /// <https://kafka.apache.org/protocol.html>.
-fn change(broker: &Broker, api: u16, rule: Rule<'_>) {
+pub fn change(broker: &Broker, api: u16, rule: Rule<'_>) {
     let mut request = Vec::new();
     request.extend(api.to_be_bytes());
     request.extend(1_u16.to_be_bytes());
@@ -68,7 +70,7 @@ fn change(broker: &Broker, api: u16, rule: Rule<'_>) {
 }
 
 /// A folder whose processes speak to the broker as its user.
-fn secured(broker: &Broker, password: &str) -> std::sync::Arc<tempfile::TempDir> {
+pub fn secured(broker: &Broker, password: &str) -> std::sync::Arc<tempfile::TempDir> {
     let dir = folder(&broker.secure_address());
     let config = dir.path().join("askwhen.toml");
     let before = std::fs::read_to_string(&config).expect("made");

@@ -102,6 +102,14 @@ async fn records_in_partitions_that_were_added_are_moved_to_their_owners() {
     write(&topic, KAFKA_PARTITIONS as i32, "later");
     let server = Process::start(&dir, "n0", ALL, &["--dev"]).await;
     armed_at(&server, "later").await;
+    // Whatever is configured, and however many there are by now.
+    for partitions in ["1", "4", "6"] {
+        let mut command = std::process::Command::new(crate::harness::BINARY);
+        command.args(["--data-dir", "n0", "tail", "events"]).current_dir(dir.path());
+        let out = command.env("ASKWHEN__LOG__PARTITIONS", partitions).output().expect("it runs");
+        let records = String::from_utf8_lossy(&out.stdout).lines().count();
+        assert_eq!(records, tail(dir.path(), "events").len(), "{partitions}: {out:?}");
+    }
     let moved = tail(dir.path(), "events").iter().filter(|record| record["value"]["user_id"] == "added").count();
     assert_eq!(moved, 1, "it is moved once");
     let (code, out, error) = askwhen(dir.path(), &["topics", "check"]);

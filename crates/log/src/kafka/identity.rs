@@ -53,7 +53,31 @@ impl KafkaIdentity {
         })
     }
 
-    fn must_be_finished(&self, settings: &Settings) -> Result<(), Error> {
+    /// Refuses the log of another cluster key or of other partitions.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] for one that is not of these settings, or not finished.
+    pub fn must_be_ours(&self, settings: &Settings) -> Result<(), Error> {
+        self.must_be_finished(settings)?;
+        if self.key_check != settings.key_check {
+            return Err(Error::Refused(format!(
+                "the topics {}* were begun with another cluster key: set [secrets] key_file to the one that all processes share",
+                settings.prefix
+            )));
+        }
+        if self.partitions != settings.partitions {
+            return Err(Error::Refused(format!(
+                "the topics {}* were begun with {} partitions and there are {} now: users would change their partitions",
+                settings.prefix, self.partitions, settings.partitions
+            )));
+        }
+        if u128::from_str_radix(&self.incarnation, 16).is_err() {
+            return Err(Error::Refused("the log's identity in topic definitions is unreadable".into()));
+        }
+        Ok(())
+    }
+
+    pub fn must_be_finished(&self, settings: &Settings) -> Result<(), Error> {
         if !self.unfinished {
             return Ok(());
         }
@@ -82,6 +106,10 @@ impl KafkaIdentity {
     /// Whether a record with this key contains it.
     pub fn has_key(&self, key: &str) -> bool {
         key == self.key()
+    }
+
+    pub fn partitions(&self) -> u32 {
+        self.partitions
     }
 
     pub fn binds_macs(&self) -> bool {
@@ -124,23 +152,7 @@ pub fn learn(cluster: &Arc<Cluster>) -> Result<KafkaIdentity, Error> {
                 .ok_or_else(|| Error::Unavailable("the log's identity was written and is not there".into()))?
         }
     };
-    let settings = &cluster.settings;
-    found.must_be_finished(settings)?;
-    if found.key_check != settings.key_check {
-        return Err(Error::Refused(format!(
-            "the topics {}* were begun with another cluster key: set [secrets] key_file to the one that all processes share",
-            settings.prefix
-        )));
-    }
-    if found.partitions != settings.partitions {
-        return Err(Error::Refused(format!(
-            "the topics {}* were begun with {} partitions and there are {} now: users would change their partitions",
-            settings.prefix, found.partitions, settings.partitions
-        )));
-    }
-    if u128::from_str_radix(&found.incarnation, 16).is_err() {
-        return Err(Error::Refused("the log's identity in topic definitions is unreadable".into()));
-    }
+    found.must_be_ours(&cluster.settings)?;
     Ok(found)
 }
 

@@ -65,8 +65,16 @@ impl Kafka {
     /// # Errors
     /// [`Error::Unavailable`] when no broker answers, or the topics do not exist.
     pub fn observe(settings: Settings) -> Result<Arc<Kafka>, Error> {
-        let cluster = Cluster::open(settings)?;
-        topics::must_be_there(&cluster.admin, &cluster.settings, &cluster.runtime)?;
+        let cluster = Cluster::open(settings.clone())?;
+        let found = topics::must_exist(&cluster.admin, &settings, &cluster.runtime)?;
+        // The log has the number of partitions that it was founded with, whatever is configured.
+        let founded = identity::find(&cluster)?.map(|identity| identity.partitions());
+        let Some(partitions) = founded.filter(|founded| *founded != settings.partitions) else {
+            found.refuse_wrong()?;
+            return Ok(Kafka::of(cluster));
+        };
+        let cluster = Cluster::open(Settings { partitions, ..settings })?;
+        topics::must_exist(&cluster.admin, &cluster.settings, &cluster.runtime)?.refuse_wrong()?;
         Ok(Kafka::of(cluster))
     }
 

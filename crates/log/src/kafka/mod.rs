@@ -5,6 +5,7 @@
 //! consumer for each purpose, with partitions assigned by hand at the offsets in the
 //! stores; a consumer group only assigns ownership of partitions.
 
+mod checkup;
 mod client;
 mod cluster;
 mod faults;
@@ -15,6 +16,7 @@ mod log;
 mod offsets;
 mod producer;
 mod reader;
+mod rights;
 mod settings;
 mod source;
 mod topic_watch;
@@ -23,6 +25,7 @@ mod topics;
 #[cfg(test)]
 mod tests;
 
+pub use checkup::{Finding, checkup};
 pub use founding::Founding;
 pub use lease::{GroupFence, Lease, LeaseChange, Membership};
 pub use log::Kafka;

@@ -20,7 +20,7 @@ use crate::error::Error;
 use askwhen_wire::topic::{Cleanup, Timestamp, Topic};
 
 /// Topics that the program trims itself, once snapshots cover the records.
-const TRIMMED_BY_US: [Topic; 6] =
+pub const TRIMMED_BY_US: [Topic; 6] =
     [Topic::Events, Topic::Deliveries, Topic::Attempts, Topic::Retry1m, Topic::Retry1h, Topic::Retry1d];
 /// How long a changed setting may take to reach the leaders of partitions.
 const CHANGE_TAKES: Duration = Duration::from_secs(1);
@@ -43,7 +43,7 @@ pub struct TopicCheck {
 }
 
 impl TopicCheck {
-    fn refuse_wrong(&self) -> Result<(), Error> {
+    pub fn refuse_wrong(&self) -> Result<(), Error> {
         let texts: Vec<&str> = self.wrong.iter().map(|(_, text)| text.as_str()).collect();
         if texts.is_empty() { Ok(()) } else { Err(Error::Refused(texts.join("\n"))) }
     }
@@ -186,13 +186,13 @@ pub fn log_surplus(settings: &Settings, found: &TopicCheck) {
     }
 }
 
-/// For viewing: the topics must exist.
-pub fn must_be_there(admin: &AdminClient<Context>, settings: &Settings, runtime: &Handle) -> Result<(), Error> {
+/// For viewing: the topics must exist. Gives what is not as declared.
+pub fn must_exist(admin: &AdminClient<Context>, settings: &Settings, runtime: &Handle) -> Result<TopicCheck, Error> {
     let found = look(admin, settings, runtime)?;
     if let Some(topic) = found.missing.first() {
         return Err(Error::Unavailable(format!("there is no topic {}; is [log] prefix right?", settings.name(*topic))));
     }
-    found.refuse_wrong()
+    Ok(found)
 }
 
 /// For a log that is filled from another: creates all topics, none of which may exist; the
