@@ -24,14 +24,19 @@ pub fn check(text: &str) -> Result<(), &'static str> {
     }
 }
 
-/// Whether `text` may be a new id. Texts that programs write for a missing value (such as
-/// `null`) are refused, because they would make one user of many.
+/// Whether `text` may be a new id. Texts that programs and spreadsheets write for a missing
+/// value (such as `null`) are refused, because they would make one user of many; so are ids
+/// that a program has wrapped (`Optional("u1")`), which no backend knows.
 ///
 /// # Errors
 /// As [`check`].
 pub fn check_given(text: &str) -> Result<(), &'static str> {
-    const MISSING: [&str; 9] =
-        ["undefined", "null", "[object Object]", "NaN", "None", "nil", "(null)", "<nil>", "<null>"];
+    const MISSING: [&str; 10] =
+        ["NaN", "None", "nil", "(null)", "<nil>", "<null>", "(not set)", "{user_id}", "%s", "<undefined>"];
+    // What Excel and its like write into a cell that they cannot work out.
+    const CELL_FAULTS: [&str; 7] = ["#N/A", "#REF!", "#VALUE!", "#NAME?", "#DIV/0!", "#NULL!", "#NUM!"];
+    // What iOS gives for the advertising id of whoever is not tracked, and many others for no UUID.
+    const NO_UUID: &str = "00000000-0000-0000-0000-000000000000";
     check(text)?;
     let bare = text.trim();
     if bare.is_empty() {
@@ -39,9 +44,15 @@ pub fn check_given(text: &str) -> Result<(), &'static str> {
     }
     let is_template =
         (bare.starts_with("{{") && bare.ends_with("}}")) || (bare.starts_with("${") && bare.ends_with('}'));
-    let is_missing =
-        MISSING.contains(&bare) || bare.eq_ignore_ascii_case("null") || bare.eq_ignore_ascii_case("undefined");
-    if is_missing || is_template {
+    let is_missing = MISSING.contains(&bare)
+        || CELL_FAULTS.contains(&bare)
+        || bare == NO_UUID
+        || ["null", "undefined"].iter().any(|name| bare.eq_ignore_ascii_case(name));
+    // JavaScript's text of an object, such as a promise of the id, and Swift's of a value
+    // that may be missing.
+    let is_wrapped =
+        (bare.starts_with("[object ") && bare.ends_with(']')) || (bare.starts_with("Optional(") && bare.ends_with(')'));
+    if is_missing || is_template || is_wrapped {
         return Err("is what a program writes when it has no value: send the id itself");
     }
     Ok(())
@@ -223,11 +234,31 @@ mod tests {
             " null",
             "{{user.id}}",
             "${userId}",
+            "[object Promise]",
+            "Optional(\"u1\")",
+            "#N/A",
+            "#REF!",
+            "(not set)",
+            "{user_id}",
+            "00000000-0000-0000-0000-000000000000",
         ] {
             assert!(check_given(missing).is_err(), "{missing}");
             assert!(check(missing).is_ok(), "{missing} can still be looked for");
         }
-        for id in ["nullable", "un-defined", "none", "0", "a b", "undefined-1", "{a}", "[1]", "ann@example.com"] {
+        for id in [
+            "nullable",
+            "un-defined",
+            "none",
+            "0",
+            "a b",
+            "undefined-1",
+            "{a}",
+            "[1]",
+            "ann@example.com",
+            "#1",
+            "optional",
+            "00000000-0000-0000-0000-000000000001",
+        ] {
             assert!(check_given(id).is_ok(), "{id}");
         }
     }

@@ -36,6 +36,8 @@ pub enum LineError {
     Columns { row: usize, header: usize },
     #[error("{column}: {source}")]
     Cell { column: String, source: serde_json::Error },
+    #[error("{0} is a number that a spreadsheet has rounded: format the column as text before the file is saved")]
+    Rounded(String),
     #[error(transparent)]
     Json(#[from] strict::Error),
     #[error("the line is no JSON object")]
@@ -346,7 +348,8 @@ pub fn cells(text: &str, delimiter: u8) -> Result<csv::StringRecord, csv::Error>
 /// numbers, `true` and `false` (in any case) become JSON numbers and booleans.
 ///
 /// # Errors
-/// When it has another number of cells, or one that must be JSON and is not.
+/// When it has another number of cells, one that must be JSON and is not, or an id of which
+/// a spreadsheet has kept some digits alone.
 pub fn row(header: &[String], record: &csv::StringRecord) -> Result<String, LineError> {
     if record.len() != header.len() {
         return Err(LineError::Columns { row: record.len(), header: header.len() });
@@ -361,6 +364,7 @@ pub fn row(header: &[String], record: &csv::StringRecord) -> Result<String, Line
                 .map_err(|source| LineError::Cell { column: name.clone(), source })
         };
         match (name.as_str(), name.split_once('.')) {
+            ("user_id" | "event_id", _) if is_rounded(text) => return Err(LineError::Rounded(name.clone())),
             ("user_id" | "event_name" | "event_id" | "occurred_at" | "sent_at", _) => {
                 event.push(named(name, Value::from(text).to_string()));
             }
@@ -380,6 +384,15 @@ pub fn row(header: &[String], record: &csv::StringRecord) -> Result<String, Line
     }
     event.push(format!("\"properties\":{{{}}}", properties.join(",")));
     Ok(format!("{{{}}}", event.join(",")))
+}
+
+/// Whether a spreadsheet has written a long number as `1.23457E+11` (with a comma in many
+/// countries): as an id it would stand for all that begin so.
+fn is_rounded(text: &str) -> bool {
+    let Some((digits, exponent)) = text.split_once("E+").or_else(|| text.split_once("e+")) else { return false };
+    let (whole, rest) = digits.split_once(['.', ',']).unwrap_or((digits, ""));
+    let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    whole.len() == 1 && (1..=3).contains(&exponent.len()) && [whole, rest, exponent].into_iter().all(is_number)
 }
 
 /// The JSON value of a cell. Spreadsheets write `TRUE`.
@@ -487,6 +500,21 @@ mod tests {
     fn blanks_around_cells_are_no_part_of_them() {
         let found = cells("u77, imz ,\"a, b\" , 1", b',').unwrap();
         assert_eq!(found.iter().collect::<Vec<_>>(), ["u77", "imz", "a, b", "1"]);
+    }
+
+    #[test]
+    fn ids_that_a_spreadsheet_has_rounded_are_no_ids() {
+        for rounded in ["1.23457E+11", "1,23457E+11", "4.9E+12", "5E+15"] {
+            assert!(is_rounded(rounded), "{rounded}");
+        }
+        for id in ["123456789012", "1.5", "E+11", "a1E+2", "1E+", "12.3E+4", "1.2.3E+4", "1e5", "u1E+1234"] {
+            assert!(!is_rounded(id), "{id}");
+        }
+        let names = ["user_id", "event_name", "amount"].map(str::to_owned);
+        let record = csv::StringRecord::from(vec!["1.2E+11", "im", "1.2E+11"]);
+        assert!(matches!(row(&names, &record), Err(LineError::Rounded(column)) if column == "user_id"));
+        let record = csv::StringRecord::from(vec!["u", "im", "1.2E+11"]);
+        assert!(row(&names, &record).is_ok(), "a property may be any number");
     }
 
     #[test]
