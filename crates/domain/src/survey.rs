@@ -30,7 +30,7 @@ pub use crate::survey::question::{
 use crate::survey::schedule::{Schedule, Zone};
 use crate::survey::share::{Purpose, Share, Unit, place};
 use crate::survey::targeting::Rule;
-use crate::survey::translation::Translations;
+use crate::survey::translation::{Translations, is_within, subtags};
 pub use crate::survey::version::VersionRange;
 use crate::time::{self, Millis};
 
@@ -385,12 +385,8 @@ impl Survey {
     /// Whether the locale filter accepts `locale`: `de` accepts `de-AT`. Java's and POSIX's
     /// spellings `de_AT` and `de_AT.UTF-8` are understood; case is ignored.
     pub fn locale_matches(&self, locale: &str) -> bool {
-        let subtags = |text: &str| -> Vec<String> {
-            let bare = text.split(['.', '@']).next().unwrap_or_default();
-            bare.trim().split(['-', '_']).map(str::to_ascii_lowercase).collect()
-        };
         let given = subtags(locale);
-        self.locales.iter().any(|wanted| given.starts_with(&subtags(wanted)))
+        self.locales.iter().any(|wanted| is_within(&given, &subtags(wanted)))
     }
 
     /// Whether the platform filter accepts `platform`; case is ignored.

@@ -8,7 +8,7 @@ use crate::json::Json;
 use crate::survey::Survey;
 use crate::survey::placeholder::TextValues;
 use crate::survey::question::{Ending, Question};
-use crate::survey::translation::{Direction, Translation, direction, subtags};
+use crate::survey::translation::{Direction, Translation, direction, is_within, subtags};
 
 /// The texts of a survey in one language.
 #[derive(Debug, Clone, PartialEq)]
@@ -114,24 +114,22 @@ impl Survey {
 
     /// Whether there are texts in this language or in one that it falls back to.
     pub fn speaks(&self, wanted: &str) -> bool {
-        let is_own = |own: &str| subtags(wanted).starts_with(&subtags(own));
+        let is_own = |own: &str| is_within(&subtags(wanted), &subtags(own));
         self.translation(Some(wanted)).is_some() || self.locale.as_deref().is_some_and(is_own)
     }
 
     /// The closest translation; `None` for the definition's own texts.
     fn translation(&self, wanted: Option<&str>) -> Option<(&str, &Translation)> {
-        let mut wanted = subtags(wanted.filter(|_| !self.translations.is_empty())?);
-        while !wanted.is_empty() {
-            let found = self.translations.0.iter().find(|(locale, _)| subtags(locale) == wanted);
-            if let Some((locale, translation)) = found {
-                return Some((locale, translation));
-            }
-            if self.locale.as_deref().is_some_and(|own| subtags(own) == wanted) {
-                return None;
-            }
-            wanted.pop();
-        }
-        None
+        let wanted = subtags(wanted.filter(|_| !self.translations.is_empty())?);
+        // More tags name a language more closely; of as many, those that the wanted one begins with.
+        let closeness = |locale: &str| {
+            let tags = subtags(locale);
+            is_within(&wanted, &tags).then(|| (tags.len(), wanted.starts_with(&tags)))
+        };
+        let near = self.translations.0.iter().filter_map(|(locale, texts)| Some((closeness(locale)?, locale, texts)));
+        let (found, locale, texts) = near.max_by_key(|(closeness, ..)| *closeness)?;
+        let own = self.locale.as_deref().and_then(closeness);
+        own.is_none_or(|own| own <= found).then_some((locale.as_str(), texts))
     }
 }
 

@@ -90,10 +90,31 @@ impl Translations {
     }
 }
 
-/// The subtags of a locale: `[de, at]` for POSIX's `de_AT.UTF-8`.
+/// Language codes of Java and Android that ISO 639 has replaced.
+const RENAMED: [(&str, &str); 3] = [("iw", "he"), ("in", "id"), ("ji", "yi")];
+
+/// The subtags of a locale: `[de, at]` for POSIX's `de_AT.UTF-8`, `[zh, cn, hans]` for Java's
+/// `zh_CN_#Hans`.
 pub fn subtags(locale: &str) -> Vec<String> {
     let bare = locale.split(['.', '@']).next().unwrap_or_default();
-    bare.trim().split(['-', '_']).map(str::to_ascii_lowercase).filter(|tag| !tag.is_empty()).collect()
+    let tags = bare.trim().split(['-', '_', '#']).map(str::to_ascii_lowercase).filter(|tag| !tag.is_empty());
+    let mut tags: Vec<String> = tags.collect();
+    if let Some(language) = tags.first_mut()
+        && let Some((_, today)) = RENAMED.iter().find(|(before, _)| before == language)
+    {
+        *language = (*today).to_owned();
+    }
+    tags
+}
+
+/// Whether a locale is one of those that a shorter locale names: `zh-Hans-CN` is within `zh-CN`.
+/// This is the extended filtering of RFC 4647 (section 3.3.2), except that script and region
+/// may come in any order.
+pub fn is_within(given: &[String], wanted: &[String]) -> bool {
+    let (Some(language), Some(wanted_language)) = (given.first(), wanted.first()) else { return false };
+    // Extensions begin with a subtag of one letter.
+    let known = || given[1..].iter().take_while(|tag| tag.len() > 1);
+    language == wanted_language && wanted[1..].iter().all(|tag| known().any(|known| known == tag))
 }
 
 /// Languages that are written from right to left, unless a script says otherwise.
