@@ -18,7 +18,9 @@ pub fn endings(reader: &mut Reader<'_>) -> Vec<Ending> {
     for (i, ending) in endings.iter().enumerate() {
         let detail = if ending.ending_id == END {
             "ending_id must not be end, where every path may end anyway"
-        } else if endings[..i].iter().any(|earlier| earlier.ending_id == ending.ending_id) {
+        } else if !ending.ending_id.is_empty()
+            && endings[..i].iter().any(|earlier| earlier.ending_id == ending.ending_id)
+        {
             "ending_id is used twice"
         } else {
             continue;

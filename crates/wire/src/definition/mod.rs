@@ -19,6 +19,7 @@ mod targeting;
 mod translation;
 mod ui;
 mod warnings;
+mod words;
 pub mod yaml;
 
 use serde::{Deserialize, Serialize};

@@ -22,7 +22,9 @@ pub fn questions(reader: &mut Reader<'_>, endings: &[Ending]) -> Vec<Question> {
     }
     let questions = reader.objects("questions", MAX_QUESTIONS, question);
     for (i, question) in questions.iter().enumerate() {
-        if questions[..i].iter().any(|earlier| earlier.question_id == question.question_id) {
+        // One that is missing has been told of.
+        let is_given = !question.question_id.is_empty();
+        if is_given && questions[..i].iter().any(|earlier| earlier.question_id == question.question_id) {
             reader.fault_at(Code::Invalid, &format!("questions/{i}/question_id"), "question_id is used twice");
         }
     }

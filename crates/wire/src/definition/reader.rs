@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
+use super::words;
 use askwhen_domain::id;
 use askwhen_domain::time::{self, Millis};
 
@@ -78,7 +79,7 @@ impl Fault {
 }
 
 /// Members, each with names that other products use for it.
-const ALIASES: [(&str, &[&str]); 27] = [
+const ALIASES: [(&str, &[&str]); 30] = [
     ("event_name", &["event", "name", "eventname", "eventtype", "type", "action"]),
     ("event", &["eventname", "trigger", "name"]),
     ("user_id", &["user", "userid", "uid", "distinctid", "externalid", "customerid", "anonymousid"]),
@@ -102,6 +103,9 @@ const ALIASES: [(&str, &[&str]); 27] = [
     ("where", &["conditions", "filter", "filters"]),
     ("op", &["operator", "comparison"]),
     ("answers", &["responses", "response", "data", "results"]),
+    ("max_completed", &["maxresponses", "responses", "maxanswers", "quota", "limit", "max"]),
+    ("percent", &["percentage", "share", "rate", "pct"]),
+    ("goto", &["next", "jumpto", "target", "to"]),
     ("platform", &["os", "osname", "device", "devicetype"]),
     ("locale", &["language", "lang", "languagecode"]),
     ("app_version", &["appversion", "version", "build"]),
@@ -292,7 +296,8 @@ impl<'a> Reader<'a> {
             return Some(*choice);
         }
         let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
-        self.fault(Code::Invalid, member, format!("must be one of {}", names.join(", ")));
+        let meant = words::meant(text, &names).map_or_else(String::new, |word| format!("; did you mean {word}?"));
+        self.fault(Code::Invalid, member, format!("must be one of {}{meant}", names.join(", ")));
         None
     }
 
@@ -317,7 +322,8 @@ impl<'a> Reader<'a> {
     }
 
     pub fn list(&mut self, member: &str, max: usize) -> &'a [Value] {
-        let Some(list) = self.typed(member, "a list", Value::as_array) else { return &[] };
+        let wanted = format!("a list{}", words::example(member));
+        let Some(list) = self.typed(member, &wanted, Value::as_array) else { return &[] };
         if list.len() > max {
             self.fault(Code::Invalid, member, format!("must have at most {max} entries"));
             return &[];
@@ -341,7 +347,9 @@ impl<'a> Reader<'a> {
 
     /// Reads a member that is an object, if it exists.
     pub fn object<T>(&mut self, member: &str, read: impl FnOnce(&mut Reader<'_>) -> T) -> Option<T> {
-        let value = self.raw(member)?;
+        let value = self.typed(member, &format!("an object{}", words::example(member)), |value| {
+            value.is_object().then_some(value)
+        })?;
         let pointer = self.pointer_to(member);
         let mut inner = Reader::at(value, pointer, self.faults)?;
         let read = read(&mut inner);
