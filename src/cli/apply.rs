@@ -17,8 +17,11 @@ use askwhen_wire::definition::{self, Kind, KnownSurvey, Surroundings, Target};
 #[derive(Debug, Args)]
 pub struct ApplyArgs {
     /// Files of YAML or JSON, one or many documents each; - is standard input
-    #[arg(short, long = "file", required = true, num_args = 1.., value_name = "FILE")]
+    #[arg(short, long = "file", required_unless_present = "more", num_args = 1.., value_name = "FILE")]
     files: Vec<PathBuf>,
+    /// The same, without -f
+    #[arg(id = "more", value_name = "FILE")]
+    more: Vec<PathBuf>,
     /// Print what would change, and change nothing
     #[arg(long)]
     dry_run: bool,
@@ -34,12 +37,15 @@ pub struct ApplyArgs {
 pub struct ValidateArgs {
     /// Files of YAML or JSON, one or many documents each; - is standard input. What they say is in
     /// the environment or in other files is looked up by apply alone
-    #[arg(short, long = "file", required = true, num_args = 1.., value_name = "FILE")]
+    #[arg(short, long = "file", required_unless_present = "more", num_args = 1.., value_name = "FILE")]
     files: Vec<PathBuf>,
+    /// The same, without -f
+    #[arg(id = "more", value_name = "FILE")]
+    more: Vec<PathBuf>,
 }
 
 pub fn validate(args: &ValidateArgs, format: Format) -> Result<(), Failure> {
-    let all = files::read(&args.files)?;
+    let all = files::read(&[&args.files[..], &args.more].concat())?;
     let now = Clock::new().wall();
     // Files with several settings are for several projects: nobody knows which is meant.
     let mut settings = all.iter().filter(|defined| defined.kind == Kind::Settings);
@@ -55,7 +61,10 @@ pub fn validate(args: &ValidateArgs, format: Format) -> Result<(), Failure> {
     match format {
         Format::Json => output::json(&json!({"valid": true, "definitions": all.len(), "warnings": warnings})),
         Format::Text => {
-            output::line(&format!("{} definitions are valid", all.len()));
+            output::line(&match all.len() {
+                1 => "1 definition is valid".to_owned(),
+                count => format!("{count} definitions are valid"),
+            });
             warnings.iter().for_each(|warning| output::line(&format!("look: {warning}")));
         }
     }
@@ -92,7 +101,7 @@ fn warnings(all: &[FileDefinition], now: Millis) -> Vec<String> {
 }
 
 pub async fn run(context: &Context, args: &ApplyArgs) -> Result<(), Failure> {
-    let mut all = files::read(&args.files)?;
+    let mut all = files::read(&[&args.files[..], &args.more].concat())?;
     // Missing files and variables are an error before anything is sent.
     for defined in &mut all {
         defined.look_up()?;

@@ -43,8 +43,8 @@ fn reached_at(listen: &str) -> String {
 /// The key to use: the one that is given, else the configured one of that project,
 /// else the one that the data directory has made.
 fn find_key(context: &Context, args: &ServerArgs, kind: Kind) -> Result<FoundKey, Failure> {
-    if let Some(key) = &args.key {
-        return Ok(FoundKey { key: key.clone(), source: "--key or ASKWHEN_KEY".into() });
+    if let Some(key) = args.key() {
+        return Ok(FoundKey { key: key.to_owned(), source: "--key or ASKWHEN_KEY".into() });
     }
     let project = args.project.as_str();
     let none = |place: &str| {
@@ -86,8 +86,8 @@ impl Client {
         let public = || reached_at(&config.listen);
         // Routes of operators are on the operators' listener, if there is one.
         let operators = || config.admin_listen.as_deref().map_or_else(public, reached_at);
-        let (base, metrics) = match &args.server {
-            Some(server) => (server.clone(), server.clone()),
+        let (base, metrics) = match args.server() {
+            Some(server) => (server.to_owned(), server.to_owned()),
             None => (if kind == Kind::Admin { operators() } else { public() }, operators()),
         };
         let client = Client::with(base, String::new())?;

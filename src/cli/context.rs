@@ -28,7 +28,18 @@ pub struct ServerArgs {
 impl ServerArgs {
     /// Whether a server is named.
     pub fn is_given(&self) -> bool {
-        self.server.is_some()
+        self.server().is_some()
+    }
+
+    /// The server that is named. A variable that is empty, as jobs and containers set
+    /// those that they have no value for, names none; the line end of a file is no part.
+    pub fn server(&self) -> Option<&str> {
+        self.server.as_deref().map(str::trim).filter(|text| !text.is_empty())
+    }
+
+    /// The key that is given, read as [`ServerArgs::server`] is.
+    pub fn key(&self) -> Option<&str> {
+        self.key.as_deref().map(str::trim).filter(|text| !text.is_empty())
     }
 }
 

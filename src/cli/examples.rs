@@ -46,6 +46,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("replay promote", &["askwhen replay promote"]),
     ("replay abort", &["askwhen replay abort"]),
     ("stats", &["askwhen stats sleep-quality", "askwhen stats sleep-quality --since 2026-03-01T00:00:00Z"]),
+    ("results", &["askwhen results nps", "askwhen results nps --version 2 --since 2026-03-01T00:00:00Z"]),
     ("import", &["askwhen import history.ndjson", "askwhen import export.csv.gz --rate 5000/s"]),
     ("deliveries", &["askwhen deliveries list --status dead"]),
     ("deliveries list", &["askwhen deliveries list --endpoint crm --status dead"]),

@@ -71,7 +71,9 @@ pub async fn run(context: &Context, args: &ExportArgs) -> Result<(), Failure> {
     output::line("Serve them with, on every process,");
     output::line(&format!("  [log] prefix = \"{}\" and partitions = {}", report.prefix, report.partitions));
     output::line(&format!("  [secrets] key_file = a copy of {key_file}"));
-    output::line(&format!("  [[keys]] as in {data_dir}/keys.toml, where the clients are to keep theirs"));
+    if context.config.keys.is_empty() {
+        output::line(&format!("  [[keys]] as in {data_dir}/keys.toml, where the clients are to keep theirs"));
+    }
     output::line(&format!("{data_dir} is not served any more."));
     Ok(())
 }

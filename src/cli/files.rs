@@ -32,7 +32,9 @@ impl FileDefinition {
             let name = |kind: &str| value.get(kind).and_then(Value::as_str).map(str::to_owned);
             let member = pointer.trim_start_matches('/').replace('/', ".");
             let found = match (name("env"), name("file")) {
-                (Some(name), _) => std::env::var(&name).map_err(|_| format!("the environment has no variable {name}")),
+                (Some(name), _) => std::env::var(&name)
+                    .map(|text| text.trim_end().to_owned())
+                    .map_err(|_| format!("the environment has no variable {name}")),
                 (None, Some(file)) => std::fs::read_to_string(self.folder.join(&file))
                     .map(|text| text.trim_end().to_owned())
                     .map_err(|e| format!("{file} cannot be read: {e}")),

@@ -25,6 +25,7 @@ mod output;
 mod progress;
 mod replay;
 mod responses;
+mod results;
 mod send;
 mod serve;
 mod skip;
@@ -98,6 +99,8 @@ enum Verb {
     Replay(replay::ReplayArgs),
     /// Show how a survey fares: considered, offered, displayed, answered, and why not
     Stats(stats::StatsArgs),
+    /// Show what a survey was answered, question by question
+    Results(results::ResultsArgs),
     /// Bring history from a file into the journal, with its original times
     Import(import::ImportArgs),
     /// List, show and resend deliveries; recover what an endpoint has missed
@@ -279,6 +282,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Backup(args) => backup::run(&context()?, cli.config.clone(), args).await,
         Verb::Replay(args) => replay::run(&context()?, &args).await,
         Verb::Stats(args) => stats::run(&context()?, &args).await,
+        Verb::Results(args) => results::run(&context()?, &args).await,
         Verb::Import(args) => import::run(&context()?, &args).await,
         Verb::Deliveries(args) => deliveries::run(&context()?, &args).await,
         Verb::Pause(args) => surveys::change_status(&context()?, &args, "active", "paused").await,

@@ -116,9 +116,13 @@ fn reread_configuration(
     match taken {
         Ok(changed) => {
             tracing::info!("keys, identity secrets, log_level, cors_origins and limits were read again");
-            let waiting: Vec<&String> = changed.iter().filter(|key| !config::is_reloaded(key)).collect();
+            let waiting: Vec<&str> =
+                changed.iter().filter(|key| !config::is_reloaded(key)).map(String::as_str).collect();
             if !waiting.is_empty() {
-                tracing::warn!(settings = ?waiting, "these settings have changed and count from the next start on");
+                tracing::warn!(
+                    settings = waiting.join(", "),
+                    "these settings have changed and count from the next start on"
+                );
             }
         }
         Err(failure) => {

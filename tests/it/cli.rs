@@ -94,8 +94,40 @@ fn validate_names_file_line_and_nearest() {
     );
     assert!(error.contains("s.yaml:10: /questions/0/type"), "all faults at once: {error}");
     std::fs::write(dir.path().join("s.yaml"), FILE).unwrap();
-    let (code, out, _) = askwhen(dir.path(), &["validate", "-f", "s.yaml"]);
-    assert_eq!((code, out.as_str()), (Some(0), "3 definitions are valid\n"));
+    for arguments in [&["validate", "-f", "s.yaml"][..], &["validate", "s.yaml"]] {
+        let (code, out, error) = askwhen(dir.path(), arguments);
+        assert_eq!((code, out.as_str()), (Some(0), "3 definitions are valid\n"), "{error}");
+    }
+    let (code, _, error) = askwhen(dir.path(), &["validate"]);
+    assert!(code == Some(2) && error.contains("--file"), "{error}");
+}
+
+/// Mistakes that people make who have the page of another product in mind.
+#[test]
+fn mistakes_are_told_with_what_is_meant() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "kind: survey\nsurvey_id: s\nname: S\nstatus: live\nshow_on: Main\nactivate: ended_sleep\nexpires_after: 2h\n\
+                schedule: {hours: 8-20}\ntargeting: {attribute: plan, op: '==', value: pro}\nlimits: {max_responses: 9}\n\
+                questions:\n  - {text: How?, type: stars}\n  - {id: q2, type: checkbox, text: Why?, choices: [a]}\n";
+    std::fs::write(dir.path().join("s.yaml"), text).unwrap();
+    let (code, _, error) = askwhen(dir.path(), &["validate", "s.yaml"]);
+    assert_eq!(code, Some(2), "{error}");
+    for (line, word) in [
+        (4, "did you mean active?"),
+        (5, "such as [{trigger: MainActivity}]"),
+        (6, "such as {event: ended_sleep}"),
+        (8, "such as [\"08:00\", \"20:00\"]"),
+        (9, "did you mean eq?"),
+        (10, "did you mean max_completed?"),
+        (12, "did you mean rating_star?"),
+        (13, "did you mean question_id?"),
+        (13, "did you mean multi_choice?"),
+        (13, "did you mean options?"),
+    ] {
+        let told = error.lines().any(|told| told.contains(&format!("s.yaml:{line}:")) && told.contains(word));
+        assert!(told, "{line}: {word} is not in {error}");
+    }
+    assert!(!error.contains("used twice"), "what is missing is not the same: {error}");
 }
 
 #[test]

@@ -154,6 +154,7 @@ async fn what_verbs_print_has_the_members_that_the_page_names() {
     for arguments in [
         &["responses", "s"][..],
         &["stats", "s"],
+        &["results", "s"],
         &["explain", "ann"],
         &["backtest", "-f", "all.yaml", "--from", "1d"],
         &["import", "history.ndjson"],
