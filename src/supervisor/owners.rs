@@ -30,8 +30,14 @@ pub struct Owner<T> {
     role: Option<Arc<T>>,
 }
 
+/// Partitions as a log line shows them.
+fn listed(partitions: &[u32]) -> String {
+    partitions.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")
+}
+
 impl<T: Send + Sync + 'static> Owner<T> {
     fn follow(
+        name: &'static str,
         lease: Lease,
         role: Arc<T>,
         take: impl Fn(&T, u32) + Send + 'static,
@@ -46,12 +52,12 @@ impl<T: Send + Sync + 'static> Owner<T> {
                     LeaseChange::Assigned(partitions) => {
                         mark.store(true, Ordering::Release);
                         if !partitions.is_empty() {
-                            tracing::info!(?partitions, "partitions are taken up");
+                            tracing::info!(role = name, partitions = listed(&partitions), "partitions are taken up");
                         }
                         partitions.iter().for_each(|partition| take(&owner, *partition));
                     }
                     LeaseChange::Revoked { partitions, lost, done } => {
-                        tracing::info!(?partitions, lost, "partitions are given up");
+                        tracing::info!(role = name, partitions = listed(&partitions), lost, "partitions are given up");
                         if lost {
                             mark.store(false, Ordering::Release);
                         }
@@ -100,7 +106,7 @@ pub fn engine(
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(config.partitions as usize);
     let pool = Arc::new(Pool::start(&open, statuses, threads)?);
     let release = |pool: &Pool<Engine>, partitions: &[u32], settle| pool.release(partitions, settle);
-    Ok(Owner::follow(lease, pool, Pool::take, release)?)
+    Ok(Owner::follow("engine", lease, pool, Pool::take, release)?)
 }
 
 /// Starts the delivery on the partitions that its lease assigns.
@@ -149,5 +155,5 @@ pub fn delivery(
     };
     let delivery = Arc::new(Delivery::start(setup, transport).map_err(Error::refused)?);
     let release = |delivery: &Delivery, partitions: &[u32], settle| delivery.release(partitions, settle);
-    Ok(Owner::follow(lease, delivery, Delivery::take, release)?)
+    Ok(Owner::follow("delivery", lease, delivery, Delivery::take, release)?)
 }

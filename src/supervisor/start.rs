@@ -148,13 +148,15 @@ pub async fn start(config: Config, options: Options) -> Result<Running, Error> {
 
 /// Logs that the process serves, and with which main settings.
 fn log_started(config: &Config, addr: SocketAddr, keys: &[Key]) {
+    let projects: BTreeSet<&str> = keys.iter().map(|key| key.project.as_str()).collect();
+    let projects: Vec<&str> = projects.into_iter().collect();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         log = if config.kafka { "kafka" } else { "embedded" },
         partitions = config.partitions,
         listen = %addr,
         admin_listen = config.admin_listen,
-        projects = ?keys.iter().map(|key| key.project.as_str()).collect::<BTreeSet<_>>(),
+        projects = projects.join(", "),
         data_dir = %config.data_dir.display(),
         memory_mib = config.memory >> 20,
         "askwhen serves"
