@@ -52,6 +52,44 @@ async fn a_server() -> Server {
     server
 }
 
+/// What README does in three terminals, twice over, and on the command line.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_surveys_are_asked_answered_and_verified() {
+    let server = Server::start().await;
+    let dir = server.dir.path();
+    let page = blocks(include_str!("../../README.md"));
+    assert_eq!(page.len(), 3);
+    // The script builds what is here already.
+    std::fs::create_dir_all(dir.join("script")).unwrap();
+    std::os::unix::fs::symlink(BINARY, dir.join("script/server")).unwrap();
+    let log = std::fs::File::create(dir.join("received")).unwrap();
+    let (make, listen) = page[0].split_once('\n').unwrap();
+    shell(dir, &server.base, make, &[]);
+    let listen = format!("cd {} && exec {listen} --listen 127.0.0.1:0", dir.display());
+    let mut command = std::process::Command::new("bash");
+    command.args(["-c", &listen]).stdout(log).stderr(std::process::Stdio::piped());
+    let mut listener = command.spawn().unwrap();
+    let mut line = String::new();
+    let errors = listener.stderr.take().unwrap();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(errors), &mut line).unwrap();
+    let url = line.trim().strip_prefix("askwhen webhook listens on ").unwrap_or_else(|| panic!("{line}"));
+    let elsewhere = [("http://127.0.0.1:8080", server.base.as_str()), ("http://127.0.0.1:9000", url)];
+    let verified =
+        || std::fs::read_to_string(dir.join("received")).unwrap().matches(", verified, answered 200").count();
+    for turn in 1..=2 {
+        let said = shell(dir, &server.base, &page[1], &elsewhere);
+        assert!(said.contains("\"reason\":\"offered\"") && said.contains("\"survey_id\":\"sleep-quality\""), "{said}");
+        // Each answer and each completion.
+        server.until("it is received", async || verified() >= 2 * turn).await;
+    }
+    let said = shell(dir, &server.base, &page[2], &[]);
+    assert!(said.contains("unchanged") && said.contains("accepted") && said.contains("max_displays"), "{said}");
+    server.until("the third is received", async || verified() == 6).await;
+    assert!(!std::fs::read_to_string(dir.join("received")).unwrap().contains("NOT GENUINE"));
+    listener.kill().unwrap();
+    listener.wait().unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_crm_gets_what_it_missed() {
     let server = a_server().await;
