@@ -31,6 +31,8 @@ mod logs;
 mod manage;
 mod paths;
 mod people;
+mod people_more;
+mod people_operators;
 mod poison;
 mod privacy;
 mod quotas;
