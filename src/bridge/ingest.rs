@@ -16,6 +16,8 @@ use askwhen_wire::definition::{Code, Fault};
 use askwhen_wire::json;
 use askwhen_wire::record::{self, MAX_EVENT_BYTES, MAX_PROPERTIES};
 
+/// What other products call the list of a batch.
+const LISTS: [&str; 4] = ["batch", "records", "items", "data"];
 /// The most events in one request.
 const MAX_BATCH: usize = 1_000;
 /// Levels of objects and lists around an event in a batch.
@@ -26,6 +28,16 @@ struct CheckedEvent {
     event_id: String,
     user_id: String,
     value: Vec<u8>,
+}
+
+/// Refuses a batch as other products send it: a bare list, or one under another name.
+fn misnamed_batch(text: &str, body: &Fields<'_>) -> Result<(), Problem> {
+    if text.trim_start().starts_with('[') {
+        return Err(Problem::field(Code::WrongType, "", "must be an object; a batch is {\"events\": […]}"));
+    }
+    let is_list = |name: &str, value: &str| LISTS.contains(&name) && value.starts_with('[');
+    let misnamed = body.members().iter().find(|(name, value)| is_list(name, value.get()));
+    misnamed.map_or(Ok(()), |(name, _)| Err(Problem::fields(vec![Fault::unknown("", name, ["events"].into_iter())])))
 }
 
 impl App {
@@ -45,6 +57,7 @@ impl App {
         if let Some(error) = error {
             return Err(Problem::json(error));
         }
+        misnamed_batch(text, &batch)?;
         let ready = self.event(asked, text, String::new(), key)?;
         let event_id = self.append_event(ready).await?;
         Ok(json_answer(202, json!({"event_id": event_id, "status": "accepted"}).to_string()))

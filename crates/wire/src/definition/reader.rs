@@ -93,7 +93,7 @@ const ALIASES: [(&str, &[&str]); 30] = [
     ("survey_id", &["id", "survey"]),
     ("endpoint_id", &["id", "endpoint", "name"]),
     ("value", &["answer", "response", "text", "rating", "score"]),
-    ("events", &["batch", "records", "data"]),
+    ("events", &["batch", "records", "items", "data"]),
     ("name", &["title"]),
     ("text", &["title", "label", "question"]),
     ("options", &["choices", "answers", "values"]),
