@@ -50,6 +50,7 @@ pub struct BacktestArgs {
 
 pub async fn run(context: &Context, args: &BacktestArgs) -> Result<(), Failure> {
     let plan = plan(args)?;
+    context.note_export();
     if let Some(path) = &args.html {
         let real = |path: &PathBuf| path.canonicalize().ok();
         if args.file.iter().any(|file| real(file).is_some() && real(file) == real(path)) {

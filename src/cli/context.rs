@@ -3,6 +3,7 @@
 use clap::Args;
 
 use crate::config::Config;
+use crate::supervisor::export;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
@@ -80,6 +81,16 @@ impl Failure {
 pub struct Context {
     pub config: Config,
     pub format: Format,
+}
+
+impl Context {
+    /// For verbs that read the log: says so when the data directory was exported, and is
+    /// not the log that is served.
+    pub fn note_export(&self) {
+        if let Some(note) = export::exported_note(&self.config) {
+            askwhen_process::complain(&note);
+        }
+    }
 }
 
 /// Settings for reading from the brokers, which needs no cluster key.

@@ -51,6 +51,7 @@ pub struct ExplainArgs {
 
 pub async fn run(context: &Context, args: &ExplainArgs) -> Result<(), Failure> {
     let question = question(args)?;
+    context.note_export();
     let config = context.config.clone();
     let explained = tokio::task::spawn_blocking(move || {
         // It is drawn on standard error, on a terminal only.

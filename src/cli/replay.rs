@@ -85,6 +85,7 @@ fn threads(asked: Option<NonZeroUsize>) -> usize {
 }
 
 pub async fn run(context: &Context, args: &ReplayArgs) -> Result<(), Failure> {
+    context.note_export();
     let dir = args.shadow.clone().unwrap_or_else(|| context.config.data_dir.join("replay"));
     let moment = |text: &Option<String>| {
         text.as_ref().map(|text| backtest::moment("--from", text, Clock::new().wall())).transpose()

@@ -91,7 +91,7 @@ fn print_question(question: &Value) {
         vec![text(&value["text"]), count.to_string(), share(count, answered).unwrap_or_default()]
     };
     let rows: Vec<Vec<String>> = values.map(row).collect();
-    if !rows.is_empty() {
+    if !rows.is_empty() && answered > 0 {
         output::table(&["ANSWER", "COUNT", "OF ANSWERED"], &rows);
     }
     let texts = question["texts"].as_array().into_iter().flatten();

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use super::context::{BrokerArgs, Context, Failure, failure, observer};
 use super::output;
-use crate::supervisor::export;
 use askwhen_domain::time::{self, Millis};
 use askwhen_log::Fetch as _;
 use askwhen_log::embedded::follow::Follower;
@@ -54,9 +53,7 @@ impl Source {
         let all =
             |partitions| (0..topic.partitions(partitions)).map(move |partition| TopicPartition { topic, partition });
         if !context.config.kafka {
-            if let Some(note) = export::exported_note(&context.config) {
-                askwhen_process::complain(&note);
-            }
+            context.note_export();
             let dir = context.config.data_dir.join("log");
             // The number of partitions is the log's, whatever is configured.
             let Some(partitions) = Embedded::partitions_of(&dir).map_err(failure)? else {

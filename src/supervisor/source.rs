@@ -1,7 +1,6 @@
 //! Opens the configured log to read it beside the processes that serve it.
 
 use super::data;
-use super::export::exported_note;
 use super::format::DirectoryFormat;
 use super::settings::{STORE_MEMORY_BYTES, kafka_settings, repository};
 use crate::config::Config;
@@ -26,9 +25,6 @@ pub fn source(config: &Config) -> Result<Source, Error> {
                 dir.display()
             )));
         };
-        if let Some(note) = exported_note(config) {
-            askwhen_process::complain(&note);
-        }
         let key = cluster_key(config)?;
         let binds_macs = Embedded::binds_macs_in(&dir)?;
         let place = LogSource::Files(dir);

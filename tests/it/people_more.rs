@@ -2,7 +2,7 @@
 //! phones, proxies, tracing and hurried people, each with what becomes of it.
 
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -91,6 +91,8 @@ async fn bodies_of_other_products_are_told_all_that_is_to_change() {
         let said = server.post("/v1/events", json!({list: [{"user_id": "u", "event_name": "x"}]})).await;
         assert!(said.status == 422 && said.body.to_string().contains("did you mean events?"), "{list}: {said:?}");
     }
+    let bare = server.post("/v1/events", json!([{"user_id": "u", "event_name": "x"}])).await;
+    assert!(bare.status == 422 && bare.body.to_string().contains("a batch is"), "{bare:?}");
 }
 
 async fn raw(server: &Server, bytes: &[u8]) -> String {
@@ -347,19 +349,19 @@ fn survey_files_as_people_paste_them() {
 #[tokio::test]
 async fn a_job_that_runs_twice() {
     let server = Server::start().await;
-    server.put("/v1/surveys/s", open_survey()).await;
-    let batch = json!({"events": [{"user_id": "u1", "event_name": "x", "event_id": "2026-11-01/u1"},
-        {"user_id": "u2", "event_name": "x", "event_id": "2026-11-01/u2"}]});
+    let mut survey = open_survey();
+    survey["activate"] = json!({"event": "x", "count": {"at_least": 2, "within": "24h"}});
+    survey["expires_after"] = json!("2h");
+    server.put("/v1/surveys/s", survey).await;
+    let day = |day: u32| {
+        json!({"events": [{"user_id": "u1", "event_name": "x", "event_id": format!("2026-11-0{day}/u1")},
+            {"user_id": "u2", "event_name": "x", "event_id": format!("2026-11-0{day}/u2")}]})
+    };
     for _ in 0..3 {
-        let said = server.post("/v1/events", batch.clone()).await;
+        let said = server.post("/v1/events", day(1)).await;
         assert_eq!(said.status, 202, "{said:?}");
     }
-    let seen = async |user: &str| {
-        let page = server.get(&format!("/v1/users/{user}/timeline")).await.body;
-        page["items"].as_array().map_or(0, |items| items.iter().filter(|item| item["kind"] == "event").count())
-    };
-    server.until("it is there", async || seen("u1").await > 0).await;
-    assert_eq!((seen("u1").await, seen("u2").await), (1, 1));
-    let list: Value = server.get("/v1/triggers").await.body;
-    assert_eq!(list["triggers"].as_array().map(Vec::len), Some(1), "{list}");
+    assert_eq!(server.trigger("u1", "Main").await["reason"], "not_activated", "it has happened once");
+    assert_eq!(server.post("/v1/events", day(2)).await.status, 202);
+    assert_eq!(server.trigger("u1", "Main").await["reason"], "offered");
 }

@@ -86,7 +86,7 @@ fn identified(cluster: &Arc<Cluster>, log: &Kafka) -> Result<String, String> {
     let brokers = cluster.admin.inner().fetch_metadata(None, ASK).map_or(0, |told| told.brokers().len());
     let founded = if found.is_some() { "" } else { ", not served yet" };
     Ok(format!(
-        "about {records} records in topics {}* of {} partitions, on {brokers} brokers{founded}",
+        "about {records} records in topics {}* of {} partitions (brokers: {brokers}){founded}",
         settings.prefix, settings.partitions
     ))
 }
