@@ -6,6 +6,7 @@ mod batch;
 pub mod bucket;
 mod contents;
 pub mod keys;
+mod log_files;
 pub mod memory;
 pub mod rocks;
 pub mod snapshot;

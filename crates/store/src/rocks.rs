@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::batch::{Batch, Change, Entry, Error, Family};
 use super::contents::{self, Contents, Notes};
+use super::log_files;
 
 /// How often at most the contents of a store are noted.
 const NOTE_EVERY: Duration = Duration::from_secs(1);
@@ -343,6 +344,12 @@ fn check(path: &Path, families: &'static [Family], options: &Options) -> Result<
     let noted = Contents::read(path).map_err(contradicted)?;
     if let Some(noted) = &noted {
         noted.check(path).map_err(contradicted)?;
+    }
+    let unreadable = log_files::unreadable(path)
+        .map_err(|found| if is_gone(&found) { Error::damaged(path, found) } else { Error::io(path, found) })?;
+    if let Some((file, at)) = unreadable {
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        return Err(Error::damaged(path, format!("{name} holds no record at byte {at} where one begins")));
     }
     // A missing family would be created anew, and empty.
     let there = DB::list_cf(options, path).map_err(|e| opening_error(path, e))?;

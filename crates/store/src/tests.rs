@@ -184,6 +184,44 @@ fn a_store_opens_to_a_state_that_was_or_is_known_to_be_damaged() {
     }
 }
 
+/// RocksDB does not get past a header whose kind is that of another sort of file. Whatever the
+/// kind of a record becomes, opening ends.
+#[test]
+fn a_record_of_any_kind_keeps_no_store_from_opening_or_being_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let [closed, killed] = made(dir.path());
+    // Without it nothing else tells that the list has changed.
+    fs::remove_file(closed.join(super::contents::FILE)).unwrap();
+    let scratch = dir.path().join("scratch");
+    let mut ended = (0, 0);
+    for (store, is_meant) in [(&closed, "MANIFEST-"), (&killed, ".log")] {
+        let names = fs::read_dir(store).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        for name in names.filter(|name| name.starts_with(is_meant) || name.ends_with(is_meant)) {
+            let bytes = fs::read(store.join(&name)).unwrap();
+            let mut begins = Vec::new();
+            let mut at = 0;
+            while at + 7 <= bytes.len().min(32 << 10) {
+                begins.push(at);
+                at += 7 + usize::from(u16::from_le_bytes([bytes[at + 4], bytes[at + 5]]));
+            }
+            for (n, at) in begins.iter().enumerate().filter(|(n, _)| *n < 3 || n % 8 == 0) {
+                for kind in [0, 5, 6, 7, 8, 9, 10, 11, 12, 129, 130, 131] {
+                    fs::remove_dir_all(&scratch).ok();
+                    copy(store, &scratch);
+                    let mut harmed = bytes.clone();
+                    harmed[at + 6] = kind;
+                    fs::write(scratch.join(&name), harmed).unwrap();
+                    match opened(&scratch, &format!("{name}, record {n} of kind {kind}")) {
+                        Some(_) => ended.0 += 1,
+                        None => ended.1 += 1,
+                    }
+                }
+            }
+        }
+    }
+    assert!(ended.0 + ended.1 > 100 && ended.1 > 40, "{ended:?}");
+}
+
 #[test]
 fn a_list_of_tables_that_was_cut_never_opens() {
     let dir = tempfile::tempdir().unwrap();
