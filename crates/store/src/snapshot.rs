@@ -74,9 +74,16 @@ pub struct Manifest {
     pub format: u32,
     pub subject: Subject,
     pub files: Vec<File>,
+    /// Checksum of the other members as they are stored, without spaces. Absent in snapshots
+    /// of version 0.1.0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crc32c: Option<u32>,
 }
 
-/// The members of a manifest of any version.
+/// Name of the member that holds the checksum of the others.
+const CHECKSUM: &str = "crc32c";
+
+/// What can be told of a manifest of any version.
 #[derive(Deserialize)]
 struct AnyManifest {
     format: u32,
@@ -92,7 +99,10 @@ pub enum Unusable {
         program = env!("CARGO_PKG_VERSION")
     )]
     Format { found: u32 },
-    /// Its contents do not fit its name: it was cut off or changed.
+    /// Changed, it could still be JSON, and lead to wrong conclusions about the log.
+    #[error("its manifest is not as it was written")]
+    Changed,
+    /// Its file has the name of one snapshot, and it is of another.
     #[error("its manifest is of another snapshot")]
     Misnamed,
     #[error("{object} is missing")]
@@ -106,6 +116,7 @@ impl Unusable {
         match self {
             Unusable::Unreadable(_) => "unreadable",
             Unusable::Format { .. } => "format",
+            Unusable::Changed => "changed",
             Unusable::Misnamed => "misnamed",
             Unusable::Missing { .. } => "missing",
             Unusable::Cut { .. } => "cut",
@@ -131,7 +142,23 @@ impl Manifest {
         if !(FIRST_FORMAT..=FORMAT).contains(&format) {
             return Err(Unusable::Format { found: format });
         }
-        Ok(serde_json::from_slice(bytes)?)
+        // As it is stored: a later version may have members that this one does not know.
+        let mut members: Members = serde_json::from_slice(bytes)?;
+        members.shift_remove(CHECKSUM);
+        let manifest: Manifest = serde_json::from_slice(bytes)?;
+        match manifest.crc32c {
+            Some(noted) if noted != checksum(&members) => Err(Unusable::Changed),
+            _ => Ok(manifest),
+        }
+    }
+
+    /// The manifest as it is stored, with its checksum.
+    fn sealed(self) -> (Manifest, Vec<u8>) {
+        let unsealed = Manifest { crc32c: None, ..self };
+        let stored = serde_json::to_vec(&unsealed).expect("a manifest serialises");
+        let sealed = Manifest { crc32c: Some(crc32c::crc32c(&stored)), ..unsealed };
+        let text = serde_json::to_vec_pretty(&sealed).expect("a manifest serialises");
+        (sealed, text)
     }
 
     /// `engine/3/00000000000000001234-0f3a…`
@@ -155,6 +182,12 @@ impl Manifest {
     pub fn bytes(&self) -> u64 {
         self.files.iter().map(|file| file.bytes).sum()
     }
+}
+
+type Members = serde_json::Map<String, serde_json::Value>;
+
+fn checksum(members: &Members) -> u32 {
+    crc32c::crc32c(&serde_json::to_vec(members).expect("members serialise"))
 }
 
 fn tail_crc32c(path: &Path, bytes: u64) -> std::io::Result<u32> {
@@ -219,7 +252,7 @@ impl SnapshotRepository {
             .filter(|manifest| manifest.subject.writer == subject.writer)
             .map(|manifest| manifest.files.iter().map(|file| (file.name.as_str(), file)).collect())
             .unwrap_or_default();
-        let mut manifest = Manifest { format: FORMAT, subject, files: Vec::new() };
+        let mut manifest = Manifest { format: FORMAT, subject, files: Vec::new(), crc32c: None };
         let name = manifest.name();
         let shared =
             format!("{}/{}/files/{}", manifest.subject.role, manifest.subject.partition, manifest.subject.writer);
@@ -251,8 +284,8 @@ impl SnapshotRepository {
             manifest.files.push(File { name: file_name, bytes, crc32c, object, stored, tail_crc32c });
         }
         self.look(&manifest).await?;
-        let text = serde_json::to_vec_pretty(&manifest).expect("a manifest serialises");
-        // If it exists, it is the same state.
+        let (manifest, text) = manifest.sealed();
+        // Should it be there, it is the same state once more.
         self.bucket.put_once(&format!("{name}.json"), text).await?;
         Ok(manifest)
     }
@@ -427,5 +460,65 @@ impl SnapshotRepository {
             }
             Ok(())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest() -> Manifest {
+        let subject = Subject {
+            role: "engine".into(),
+            partition: 3,
+            position: 1_234,
+            positions: [("events".to_owned(), 1_234), ("deliveries".to_owned(), 77)].into(),
+            incarnation: "0123456789abcdef0123456789abcdef".into(),
+            partitions: 8,
+            logic_version: 7,
+            generation: 0,
+            created_at: 1_790_000_000_000,
+            writer: "0f3a".into(),
+        };
+        let file = File {
+            name: "000012.sst".into(),
+            bytes: 4_096,
+            crc32c: 0xdead_beef,
+            object: "engine/3/files/0f3a/000012.sst-0badcafe".into(),
+            stored: None,
+            tail_crc32c: Some(0x0bad_cafe),
+        };
+        Manifest { format: FORMAT, subject, files: vec![file], crc32c: None }
+    }
+
+    /// A bit that has changed is noticed, or it has changed nothing that is read.
+    #[test]
+    fn no_bit_of_a_manifest_changes_unseen() {
+        let (sealed, text) = manifest().sealed();
+        assert_eq!(Manifest::read(&text).expect("it is sound"), sealed);
+        let mut changed = 0;
+        for bit in 0..text.len() * 8 {
+            let mut harmed = text.clone();
+            harmed[bit / 8] ^= 1 << (bit % 8);
+            match Manifest::read(&harmed) {
+                Ok(read) => assert_eq!(Manifest { crc32c: None, ..read }, manifest(), "bit {bit}"),
+                Err(Unusable::Changed) => changed += 1,
+                Err(_) => {}
+            }
+        }
+        assert!(changed > 500, "{changed}");
+    }
+
+    #[test]
+    fn manifests_of_earlier_and_later_versions_are_read() {
+        let without = serde_json::to_vec(&manifest()).expect("it serialises");
+        assert_eq!(Manifest::read(&without).expect("as 0.1.0 wrote it"), manifest());
+        let (_, text) = manifest().sealed();
+        let mut members: Members = serde_json::from_slice(&text).expect("an object");
+        members.shift_remove(CHECKSUM);
+        members.insert("came_later".into(), 1.into());
+        members.insert(CHECKSUM.into(), checksum(&members).into());
+        let read = Manifest::read(&serde_json::to_vec(&members).expect("it serialises")).expect("it is read");
+        assert_eq!(Manifest { crc32c: None, ..read }, manifest());
     }
 }
