@@ -30,6 +30,7 @@ mod wall;
 
 pub use crate::replay::Error;
 pub use data::{FreshKeys, KeysFile, read_keys};
+pub use format::refuse_later_layout;
 pub use keys::{has_open_metrics, is_public, keys_in_force, keys_path, unsigned_projects};
 pub use options::{Options, Roles};
 pub use running::Running;

@@ -5,10 +5,11 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::client::Client;
-use super::context::{Context, Failure, Format, ServerArgs};
+use super::context::{Context, Failure, Format, ServerArgs, failure};
 use super::output;
 use crate::bridge::auth::Kind;
 use crate::supervisor;
+use askwhen_log::Embedded;
 use askwhen_store::snapshot::Listed;
 
 #[derive(Debug, Subcommand)]
@@ -53,8 +54,12 @@ pub async fn run(context: &Context, what: &SnapshotCommand) -> Result<(), Failur
 
 /// The snapshots of all roles and partitions.
 async fn list_all(context: &Context) -> Result<Vec<Listed>, Failure> {
-    let repository = supervisor::repository(&context.config).map_err(|e| Failure::usage(e.to_string()))?;
-    let partitions = context.config.partitions;
+    let config = &context.config;
+    let repository = supervisor::repository(config).map_err(|e| Failure::usage(e.to_string()))?;
+    // The number of partitions is the log's, whatever is configured.
+    let own =
+        if config.kafka { None } else { Embedded::partitions_of(&config.data_dir.join("log")).map_err(failure)? };
+    let partitions = own.unwrap_or(config.partitions);
     let listed = tokio::task::spawn_blocking(move || supervisor::list_snapshots(&repository, partitions));
     listed.await.map_err(|e| Failure::failed(e.to_string()))?.map_err(|e| Failure::unreachable(e.to_string()))
 }

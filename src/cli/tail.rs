@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::context::{BrokerArgs, Context, Failure, failure, observer};
-use super::output;
+use super::{output, serve};
+use crate::supervisor;
 use askwhen_domain::time::{self, Millis};
 use askwhen_log::Fetch as _;
 use askwhen_log::embedded::follow::Follower;
@@ -53,6 +54,7 @@ impl Source {
         let all =
             |partitions| (0..topic.partitions(partitions)).map(move |partition| TopicPartition { topic, partition });
         if !context.config.kafka {
+            supervisor::refuse_later_layout(&context.config.data_dir).map_err(serve::failure)?;
             context.note_export();
             let dir = context.config.data_dir.join("log");
             // The number of partitions is the log's, whatever is configured.

@@ -81,6 +81,14 @@ impl DirectoryFormat {
     }
 }
 
+/// Refuses a data directory that a later version has written, also for whoever only reads it.
+///
+/// # Errors
+/// As [`DirectoryFormat::read`].
+pub fn refuse_later_layout(dir: &Path) -> Result<(), Error> {
+    DirectoryFormat::read(dir).map(drop)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

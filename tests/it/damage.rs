@@ -225,6 +225,31 @@ async fn damaged_snapshots_are_passed_over_and_that_is_said() {
     assert_eq!(receiver.got().len(), sent, "nothing was sent twice");
 }
 
+/// Whoever verifies snapshots verifies those of all partitions that the log has.
+#[tokio::test]
+async fn snapshots_of_more_partitions_than_are_configured_are_verified_too() {
+    let dir = Arc::new(tempfile::tempdir().expect("a folder"));
+    let server = Server::on(dir, &["--dev"], &[("ASKWHEN__LOG__PARTITIONS", "9")]).await;
+    server.put("/v1/surveys/open", open_survey()).await;
+    // What comes to the last partition is in its snapshot once it is in its store.
+    let last = server.dir.path().join("data/snapshots/engine/8");
+    server
+        .until("the last partition has a snapshot", async || {
+            let said = server.call(&server.admin, reqwest::Method::POST, "/v1/snapshots", None).await;
+            assert_eq!(said.status, 200, "{said:?}");
+            last.exists()
+        })
+        .await;
+    let (dir, code) = server.terminate();
+    assert_eq!(code, Some(0));
+    let verify = || askwhen(dir.path(), &["--data-dir", "data", "snapshot", "verify"]);
+    assert_eq!(verify().0, Some(0));
+    let manifest = files(&last, |name| name.ends_with(".json")).remove(0);
+    flip(&files(&manifest.with_extension(""), is_list).remove(0));
+    let (code, _, error) = verify();
+    assert!(code == Some(1) && error.contains("engine/8"), "{code:?} {error}");
+}
+
 /// Every segment of the log, and what it holds.
 fn segments(data: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut found: Vec<PathBuf> = Vec::new();

@@ -208,17 +208,35 @@ async fn a_directory_of_a_later_version_is_refused_before_anything_is_written() 
     let before = listing(&data);
     let url = format!("file://{}", dir.path().join("backup").display());
     fs::write(dir.path().join("key"), "ab".repeat(32)).expect("written");
-    let verbs: [&[&str]; 3] =
-        [&["explain", "ann"], &["backup", "create", &url, "--key-file", "key"], &["replay", "run"]];
-    let (code, said) = refused(dir.path(), &["--new-keys"]);
-    let mut all = vec![("serve".to_owned(), code, said)];
-    for verb in verbs {
-        let (code, _, said) = askwhen(dir.path(), &[&["--data-dir", "data"], verb].concat());
-        all.push((verb.join(" "), code, said));
-    }
-    for (verb, code, said) in all {
+    let verbs: [&[&str]; 4] = [
+        &["explain", "ann"],
+        &["backup", "create", &url, "--key-file", "key"],
+        &["replay", "run"],
+        &["tail", "events"],
+    ];
+    let all = |flags: &[&str]| {
+        let (code, said) = refused(dir.path(), flags);
+        let mut all = vec![("serve".to_owned(), code, said)];
+        for verb in verbs {
+            let (code, _, said) = askwhen(dir.path(), &[&["--data-dir", "data"], verb].concat());
+            all.push((verb.join(" "), code, said));
+        }
+        all
+    };
+    for (verb, code, said) in all(&["--new-keys"]) {
         assert_eq!(code, Some(3), "{verb}: {said}");
         assert!(said.contains("9.8.7") && said.contains(env!("CARGO_PKG_VERSION")), "{verb}: {said}");
+    }
+    assert_eq!(listing(&data), before);
+
+    // The log has a format of its own, of which a later version may have changed all the rest.
+    (later["layout"], later["program"]) = (2.into(), env!("CARGO_PKG_VERSION").into());
+    fs::write(&note, later.to_string()).expect("written");
+    fs::write(data.join("log/log.json"), r#"{"format": 1000, "who": "another"}"#).expect("written");
+    let before = listing(&data);
+    for (verb, code, said) in all(&[]) {
+        assert_eq!(code, Some(3), "{verb}: {said}");
+        assert!(said.contains("format 1000") && said.contains(env!("CARGO_PKG_VERSION")), "{verb}: {said}");
     }
     assert_eq!(listing(&data), before);
 }

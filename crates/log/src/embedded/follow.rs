@@ -60,21 +60,29 @@ impl Follower {
     /// # Errors
     /// When a file cannot be read or is damaged.
     pub fn bounds(log_dir: &Path, at: TopicPartition) -> Result<Watermarks, Error> {
-        let mut follower = Follower::new(log_dir, at);
-        let bases = follower.bases()?;
+        Follower::new(log_dir, at).find_bounds()
+    }
+
+    /// As [`Follower::bounds`], of a follower that has not read yet.
+    ///
+    /// # Errors
+    /// As [`Follower::bounds`].
+    pub fn find_bounds(mut self) -> Result<Watermarks, Error> {
+        let bases = self.bases()?;
+        self.compare_first(&bases)?;
         let (Some(start), Some(last)) = (bases.first(), bases.last()) else {
             return Ok(Watermarks { start: 0, end: 0 });
         };
         let (start, mut end) = (*start, *last);
-        let verify = follower.noted()?.map(|noted| noted.verify).filter(|place| place.segment == *last);
-        let mut current = follower.open(*last)?;
+        let verify = self.noted()?.map(|noted| noted.verify).filter(|place| place.segment == *last);
+        let mut current = self.open(*last)?;
         if let Some(place) = verify {
             (current.position, current.next_offset) = (place.position, place.offset);
             end = end.max(place.offset);
         }
-        follower.current = Some(current);
+        self.current = Some(current);
         loop {
-            let records = follower.read()?;
+            let records = self.read()?;
             let Some(last) = records.last() else { return Ok(Watermarks { start, end }) };
             end = last.offset + 1;
         }
@@ -262,16 +270,25 @@ impl Follower {
     /// Opens the segment with the first offset to be read, if there is one.
     fn open_first(&mut self) -> Result<(), Error> {
         let bases = self.bases()?;
-        // In this order, because trimming is noted before files are removed.
-        let noted = self.noted()?.and_then(|noted| noted.segments.first().map(|(base, _)| *base));
-        if let Some(noted) = noted
-            && bases.first().is_none_or(|first| *first > noted)
-        {
-            let file = self.dir.join(segment::file_name(noted)).display().to_string();
-            return Err(Error::Damaged { at: self.at, offset: noted, file, detail: "the file is gone".into() });
-        }
+        self.compare_first(&bases)?;
         let before = bases.iter().rfind(|base| **base <= self.from).or(bases.first());
         self.current = before.map(|base| self.open(*base)).transpose()?;
         Ok(())
+    }
+
+    /// Compares the segments that are there, which were listed just now, with the first
+    /// that was noted: what is trimmed is noted before it goes.
+    fn compare_first(&self, bases: &[u64]) -> Result<(), Error> {
+        let ends = Ends::read(&self.disk, &self.log_dir)?;
+        let name = self.at.to_string();
+        let noted = ends.noted.get(&name).and_then(|noted| noted.segments.first().map(|(base, _)| *base));
+        let gone = match noted {
+            Some(noted) => bases.first().is_none_or(|first| *first > noted).then_some(noted),
+            // Version 0.1.0 noted ends alone.
+            None => (bases.is_empty() && ends.end(&name) > 0).then_some(0),
+        };
+        let Some(base) = gone else { return Ok(()) };
+        let file = self.dir.join(segment::file_name(base)).display().to_string();
+        Err(Error::Damaged { at: self.at, offset: base, file, detail: "the file is gone".into() })
     }
 }

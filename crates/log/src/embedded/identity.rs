@@ -29,6 +29,12 @@ pub struct EmbeddedIdentity {
     pub bound_macs: bool,
 }
 
+/// What every version says of its log.
+#[derive(Deserialize)]
+struct AnyIdentity {
+    format: u32,
+}
+
 impl EmbeddedIdentity {
     pub fn new(incarnation: u128, partitions: u32) -> EmbeddedIdentity {
         EmbeddedIdentity { format: FORMAT, incarnation: format!("{incarnation:032x}"), partitions, bound_macs: true }
@@ -77,14 +83,25 @@ impl EmbeddedIdentity {
     /// The identity of the log in `dir`, if there is one.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// When what is there is unreadable, or of a later format: nobody reads such a log.
     pub fn read(disk: &Disk, dir: &Path) -> Result<Option<EmbeddedIdentity>, Error> {
         let path = dir.join(FILE);
-        match disk.read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| damaged(&path, error)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::io(path.display().to_string(), error)),
+        let bytes = match disk.read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::io(path.display().to_string(), error)),
+        };
+        // Before anything else: a later version may have changed all the rest.
+        let AnyIdentity { format: found } = serde_json::from_slice(&bytes).map_err(|error| damaged(&path, error))?;
+        if !(FORMAT..=NEWEST_FORMAT).contains(&found) {
+            return Err(Error::Refused(format!(
+                "{} is of format {found}, and this version ({}) reads {FORMAT} to {NEWEST_FORMAT}: use the version that wrote it, or a \
+                 later one",
+                dir.display(),
+                env!("CARGO_PKG_VERSION")
+            )));
         }
+        serde_json::from_slice(&bytes).map(Some).map_err(|error| damaged(&path, error))
     }
 
     /// # Errors
@@ -95,20 +112,11 @@ impl EmbeddedIdentity {
         disk.replace(&path, &text).map_err(|e| Error::io(path.display().to_string(), e))
     }
 
-    /// Checks that this program can use the log, and that it has so many partitions.
+    /// Checks that the log has so many partitions.
     ///
     /// # Errors
     /// [`Error::Refused`] when not.
     pub fn check(&self, dir: &Path, partitions: u32) -> Result<(), Error> {
-        let found = self.format;
-        if !(FORMAT..=NEWEST_FORMAT).contains(&found) {
-            return Err(Error::Refused(format!(
-                "{} is of format {found}, and this version ({}) reads {FORMAT} to {NEWEST_FORMAT}: use the version that wrote it, or a \
-                 later one",
-                dir.display(),
-                env!("CARGO_PKG_VERSION")
-            )));
-        }
         let found = self.partitions;
         if found != partitions {
             return Err(Error::Refused(format!(

@@ -57,6 +57,12 @@ fn a_segment_that_is_gone_or_emptied_or_cut_is_never_unnoticed() {
                     );
                     let read = followed(&disk, at, 0);
                     assert!(matches!(read, Err(Error::Damaged { .. })), "{at}, segment {n}: {read:?}");
+                    if [0, all.len() - 1].contains(&n) {
+                        let bounds = Follower::on(disk.mount(), dir(), at, 0).find_bounds();
+                        let is_seen = matches!(bounds, Err(Error::Damaged { .. }));
+                        // Of the first one only its name is looked at.
+                        assert!(is_seen || (n == 0 && all.len() > 1 && spoiled.is_some()), "{at}, {n}: {bounds:?}");
+                    }
                 }
             }
             let disk = filled(records);
@@ -64,6 +70,11 @@ fn a_segment_that_is_gone_or_emptied_or_cut_is_never_unnoticed() {
                 disk.overwrite(&path, None);
             }
             assert!(matches!(refusal(&disk), Some(Error::Damaged { .. })), "the whole folder of {at}");
+            for from in [0, 1, 1_000] {
+                assert!(matches!(followed(&disk, at, from), Err(Error::Damaged { .. })), "the whole folder of {at}");
+                let bounds = Follower::on(disk.mount(), dir(), at, from).find_bounds();
+                assert!(matches!(bounds, Err(Error::Damaged { .. })), "the whole folder of {at}: {bounds:?}");
+            }
         }
     }
 }
