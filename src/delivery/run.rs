@@ -333,7 +333,7 @@ impl Loop {
             let stored = self.stored(item.partition, &item.delivery_id, result.outcome);
             self.step(Event::Ended { item, row, result, stored });
         }
-        if self.setup.log.is_writable().is_ok() {
+        if self.setup.log.takes_outputs().is_ok() {
             self.step(Event::LogWritable);
         }
         while let Ok((tag, outcome)) = self.acks.receiver.try_recv() {
@@ -549,7 +549,7 @@ impl Loop {
     /// Whether attempts may start: the log must take their records, and the group must
     /// still count this process in.
     fn may_send(&self) -> bool {
-        self.setup.log.is_writable().is_ok() && self.setup.fence.is_fresh()
+        self.setup.log.takes_outputs().is_ok() && self.setup.fence.is_fresh()
     }
 }
 

@@ -263,6 +263,20 @@ impl Embedded {
         Ok(())
     }
 
+    /// Whether outputs of what was taken have a chance right now.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn takes_outputs(&self) -> Result<(), Error> {
+        if let Some(failed) = self.state.failed() {
+            return Err(failed);
+        }
+        if self.state.space.is_blocked_for_outputs() {
+            return Err(self.state.space.refusal());
+        }
+        Ok(())
+    }
+
     /// Checks the free space; to be called now and then, because a log that became
     /// read-only on a full disk becomes writable again here. Returns the free bytes.
     pub fn check_space(&self) -> Option<u64> {

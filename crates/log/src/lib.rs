@@ -266,6 +266,18 @@ impl Log {
         }
     }
 
+    /// Whether records that follow from others have a chance right now: they have room on the
+    /// disk for longer than the journal takes new ones.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn takes_outputs(&self) -> Result<(), Error> {
+        match self {
+            Log::Embedded(log) => log.takes_outputs(),
+            Log::Kafka(_) | Log::Simulated(_) => self.is_writable(),
+        }
+    }
+
     /// Bytes that are queued in this process, and those of the newest records in memory; 0
     /// on Kafka, whose client does not report them.
     pub fn memory_bytes(&self) -> usize {

@@ -36,6 +36,8 @@ pub struct Space {
     state: Mutex<State>,
     /// Whether the journal accepted nothing at the last check.
     read_only: AtomicBool,
+    /// Whether outputs found no room either.
+    outputs_blocked: AtomicBool,
     mark_bytes: AtomicU64,
 }
 
@@ -49,6 +51,9 @@ struct State {
     claimed_bytes: u64,
     /// Whether a write met a full disk although there seemed to be space.
     is_full: bool,
+    /// The journal has refused a group since the last look: there may be room for less, and
+    /// all the same it does not take what comes.
+    has_refused: bool,
 }
 
 impl State {
@@ -62,9 +67,9 @@ impl Space {
     pub fn new(disk: Disk, dir: PathBuf) -> Space {
         // When the space cannot be determined, writing will show.
         let seen = DiskSpace { free_bytes: u64::MAX, total_bytes: 0 };
-        let state = Mutex::new(State { seen, reserved_bytes: 0, claimed_bytes: 0, is_full: false });
-        let space =
-            Space { disk, dir, state, read_only: AtomicBool::new(false), mark_bytes: AtomicU64::new(MIN_MARK_BYTES) };
+        let state = Mutex::new(State { seen, reserved_bytes: 0, claimed_bytes: 0, is_full: false, has_refused: false });
+        let (read_only, outputs_blocked) = (AtomicBool::new(false), AtomicBool::new(false));
+        let space = Space { disk, dir, state, read_only, outputs_blocked, mark_bytes: AtomicU64::new(MIN_MARK_BYTES) };
         space.look();
         space
     }
@@ -76,13 +81,15 @@ impl Space {
         state.seen = seen;
         state.is_full = false;
         self.judge(&state);
+        state.has_refused = false;
         Some(seen.free_bytes)
     }
 
     fn judge(&self, state: &State) {
         self.mark_bytes.store(free_mark_bytes(state.seen.total_bytes), Ordering::Release);
-        self.read_only
-            .store(state.is_full || state.unreserved_bytes() < self.mark(Purpose::Journal), Ordering::Release);
+        let is_short = |purpose| state.is_full || state.unreserved_bytes() < self.mark(purpose);
+        self.read_only.store(state.has_refused || is_short(Purpose::Journal), Ordering::Release);
+        self.outputs_blocked.store(is_short(Purpose::Outputs), Ordering::Release);
     }
 
     fn mark(&self, purpose: Purpose) -> u64 {
@@ -104,6 +111,8 @@ impl Space {
         self.judge(&state);
         let left = state.unreserved_bytes().saturating_sub(bytes);
         if state.is_full || left < self.mark(purpose) {
+            state.has_refused |= purpose == Purpose::Journal;
+            self.judge(&state);
             return Err(self.refusal());
         }
         state.reserved_bytes += bytes;
@@ -124,6 +133,11 @@ impl Space {
 
     pub fn is_read_only(&self) -> bool {
         self.read_only.load(Ordering::Acquire)
+    }
+
+    /// Whether there was no room for outputs at the last look.
+    pub fn is_blocked_for_outputs(&self) -> bool {
+        self.outputs_blocked.load(Ordering::Acquire)
     }
 
     pub fn refusal(&self) -> Error {

@@ -15,7 +15,7 @@ fn it_is_read_only_before_the_disk_is_full_and_heals() {
     let disk = SimulatedDisk::new(1);
     let log = opened(&disk, Options::default()).unwrap();
     disk.set_capacity(Some(used(&disk) + MARK + (2 << 20)));
-    let mut taken = 0;
+    let mut taken = 0_u64;
     let refused = loop {
         match written(&log, EVENTS, vec![record("k", 300_000)]) {
             Ok(_) => taken += 1,
@@ -24,17 +24,26 @@ fn it_is_read_only_before_the_disk_is_full_and_heals() {
         assert!(taken < 10);
     };
     assert!(matches!(refused, Error::ReadOnly { free_mark_bytes: MARK }), "{refused}");
+    // It says so, although there is room for less, and goes on when less comes.
+    assert!(matches!(log.is_writable(), Err(Error::ReadOnly { .. })));
+    assert_eq!(written(&log, EVENTS, vec![record("k", 10)]).unwrap().first, taken);
+    assert!(log.is_writable().is_ok());
+    taken += 1;
     // Others fill it up to the mark.
     disk.set_capacity(Some(used(&disk) + MARK - 1));
     log.check_space();
     assert!(matches!(log.is_writable(), Err(Error::ReadOnly { .. })));
-    assert!(taken >= 5 && all(&log, EVENTS, 1_000).unwrap().len() == taken);
+    assert!(taken >= 5 && all(&log, EVENTS, 1_000).unwrap().len() as u64 == taken);
     // What comes of those that were taken still has room.
+    assert!(log.takes_outputs().is_ok());
     written(&log, DECISIONS, vec![record("d", 1_000_000)]).unwrap();
+    disk.set_capacity(Some(used(&disk) + MARK / 2 - 1));
+    log.check_space();
+    assert!(matches!(log.takes_outputs(), Err(Error::ReadOnly { .. })));
     disk.set_capacity(None);
     log.step();
-    assert!(log.is_writable().is_ok());
-    assert_eq!(written(&log, EVENTS, vec![record("k", 10)]).unwrap().first, taken as u64);
+    assert!(log.is_writable().is_ok() && log.takes_outputs().is_ok());
+    assert_eq!(written(&log, EVENTS, vec![record("k", 10)]).unwrap().first, taken);
 }
 
 #[test]
