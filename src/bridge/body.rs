@@ -164,11 +164,11 @@ impl BodyBuffer {
 async fn receive(body: &mut Incoming, into: &mut BodyBuffer, connection: &Connection) -> Result<(), Problem> {
     let overloaded = || Problem { close: true, ..Problem::overloaded() };
     loop {
-        let next = poll_fn(|cx| {
-            if connection.is_evicted(cx.waker()) {
-                return Poll::Ready(Err(overloaded()));
-            }
-            hyper::body::Body::poll_frame(Pin::new(&mut *body), cx).map(Ok)
+        let next = poll_fn(|cx| match hyper::body::Body::poll_frame(Pin::new(&mut *body), cx) {
+            Poll::Ready(frame) => Poll::Ready(Ok(frame)),
+            // What has come is taken: who sends is not who keeps others waiting.
+            Poll::Pending if connection.is_evicted(cx.waker()) => Poll::Ready(Err(overloaded())),
+            Poll::Pending => Poll::Pending,
         });
         let Some(frame) = next.await? else { return Ok(()) };
         let frame = frame.map_err(|error| broken(&error))?;

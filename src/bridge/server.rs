@@ -280,6 +280,8 @@ async fn drive(
         }
         Box::pin(async move {
             connection.enter(ConnectionPhase::Answering);
+            // It was to leave while it was idle, and has asked in the meantime.
+            connection.keeps_its_place();
             let answering = AssertUnwindSafe(app.handle(surface, request, &connection)).catch_unwind();
             let answer = answering.await.unwrap_or_else(|_| panicked());
             connection.enter(ConnectionPhase::Writing);

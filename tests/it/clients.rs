@@ -206,6 +206,46 @@ async fn those_who_take_all_places_give_way_to_those_who_behave() {
     assert_eq!(server.get("/readyz").await.status, 200);
 }
 
+/// More clients than places, each with a connection that it keeps: one that is closed while
+/// it is idle is opened anew, and whoever has sent a request is answered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_asked_is_answered_although_its_place_was_wanted() {
+    let server = Arc::new(server(&[("ASKWHEN__HTTP__MAX_CONNECTIONS", "16")]).await);
+    let body = json!({"user_id": "ann", "event_name": "x"}).to_string();
+    let request = format!(
+        "POST /v1/events HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        server.server,
+        body.len()
+    );
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..80 {
+        let (server, request) = (server.clone(), request.clone());
+        clients.spawn(async move {
+            let (mut stream, mut answered) = (connect(&server).await, 0);
+            let began = Instant::now();
+            while began.elapsed() < Duration::from_secs(5) {
+                let mut piece = vec![0; 4_096];
+                let read = match stream.write_all(request.as_bytes()).await {
+                    Ok(()) => stream.read(&mut piece).await.unwrap_or(0),
+                    Err(_) => 0,
+                };
+                match String::from_utf8_lossy(&piece[..read]).lines().next() {
+                    None => stream = connect(&server).await,
+                    Some(line) => {
+                        assert!(line.contains(" 202 "), "{line}");
+                        answered += 1;
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            answered
+        });
+    }
+    let answered: usize = clients.join_all().await.into_iter().sum();
+    assert!(answered > 100, "{answered}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unfinished_bodies_and_unread_answers_stay_within_the_memory() {
     let many = count("ASKWHEN_TEST_CONNECTIONS", 400);
