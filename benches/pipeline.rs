@@ -33,6 +33,8 @@ use tokio::net::TcpStream;
 
 const CONNECTIONS: usize = 64;
 const USERS: u64 = 100_000;
+/// Between two requests of an open loop.
+const PACE: Duration = Duration::from_millis(5);
 
 fn seconds() -> f64 {
     std::env::var("ASKWHEN_BENCH_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(3.0)
@@ -275,13 +277,54 @@ async fn deliveries(program: &Program) {
     let (before, key, started) = (program.cpu(), program.admin.clone(), Instant::now());
     let body =
         format!("{{\"answers\":[{{\"question_id\":\"q1\",\"value\":\"{}\"}}],\"completed\":true}}", "x".repeat(300));
-    let (count, _) =
-        load(&program.address, move |n| post(&format!("/v1/users/d{n}/surveys/link/responses"), &key, &body)).await;
-    let deadline = Instant::now() + Duration::from_secs(120);
-    while delivered() < count && Instant::now() < deadline {
-        tokio::time::sleep(Duration::from_millis(20)).await;
+    let answer = move |n: u64| post(&format!("/v1/users/d{n}/surveys/link/responses"), &key, &body);
+    let (count, _) = load(&program.address, answer.clone()).await;
+    let until_delivered = async |count: u64| {
+        let deadline = Instant::now() + Duration::from_secs(120);
+        while delivered() < count && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    until_delivered(count).await;
+    let loaded = delivered();
+    program.report("answers taken and delivered, signed, to loopback", loaded, started.elapsed(), &before);
+    let (before, started) = (program.cpu(), Instant::now());
+    let paced = paced(&program.address, |n| answer(n | 1 << 40)).await;
+    until_delivered(loaded + paced).await;
+    program.report("the same at 200/s, whatever their answers take", delivered() - loaded, started.elapsed(), &before);
+}
+
+/// Sends requests at [`PACE`] for a while, one after the other on each of some
+/// connections; gives how many.
+async fn paced(address: &str, request: impl Fn(u64) -> Vec<u8>) -> u64 {
+    let mut connections = Vec::new();
+    for _ in 0..16 {
+        let (requests, mut taken) = tokio::sync::mpsc::unbounded_channel::<Vec<u8>>();
+        let mut stream = TcpStream::connect(address).await.expect("a connection");
+        stream.set_nodelay(true).expect("an option");
+        let answered = tokio::spawn(async move {
+            let mut buffer = vec![0; 64 << 10];
+            while let Some(bytes) = taken.recv().await {
+                stream.write_all(&bytes).await.expect("written");
+                let status = read_answer(&mut stream, &mut buffer).await;
+                assert!((200..300).contains(&status), "status {status}");
+            }
+        });
+        connections.push((requests, answered));
     }
-    program.report("answers taken and delivered, signed, to loopback", delivered(), started.elapsed(), &before);
+    let mut turns = tokio::time::interval(PACE);
+    let until = Instant::now() + Duration::from_secs_f64(seconds());
+    let mut sent = 0;
+    while Instant::now() < until {
+        turns.tick().await;
+        connections[sent as usize % connections.len()].0.send(request(sent)).expect("it is taken");
+        sent += 1;
+    }
+    for (requests, answered) in connections {
+        drop(requests);
+        answered.await.expect("no panic");
+    }
+    sent
 }
 
 fn directory_bytes(dir: &std::path::Path) -> u64 {

@@ -11,7 +11,6 @@ use askwhen_wire::record::{self, Decoded, Define, Internal};
 use serde_json::Value;
 use std::sync::Arc;
 
-const CACHE_BYTES: usize = 512 << 20;
 const STORE_BYTES: usize = 256 << 20;
 const DIRTY_BYTES: usize = 32 << 20;
 const BEGIN: i64 = 1_800_000_000_000;
@@ -29,7 +28,8 @@ impl EngineAlone {
         let dir = tempfile::tempdir().expect("a folder");
         let rocks = Rocks::open(dir.path(), families::ALL, &Shared::new(STORE_BYTES)).expect("it opens");
         let store = Arc::new(Store::Rocks(rocks));
-        let engine = askwhen::engine::Engine::open(store.clone(), 0, 1, CACHE_BYTES).expect("it opens");
+        let cached = super::setting("ASKWHEN_BENCH_CACHE_MIB", 512) as usize * (1 << 20);
+        let engine = askwhen::engine::Engine::open(store.clone(), 0, 1, cached).expect("it opens");
         EngineAlone { engine, store, offset: 0, now: BEGIN, _dir: dir }
     }
 
