@@ -5,11 +5,11 @@ use askwhen_store::Family;
 pub use askwhen_partition::checkpoint::META;
 
 /// Project ‖ 0 ‖ user id → state.
-pub const USERS: Family = Family::original("users");
+pub const USERS: Family = Family::original("users").probed();
 /// Hash of an event id → when it was first seen.
-pub const DEDUPE: Family = Family::original("dedupe");
+pub const DEDUPE: Family = Family::original("dedupe").probed();
 /// Hour ‖ hash of an event id → the decision's bodies.
-pub const DECIDED: Family = Family::original("decided");
+pub const DECIDED: Family = Family::original("decided").probed();
 /// Kind/project/id → a definition with its earlier versions.
 pub const DEFINITIONS: Family = Family::original("definitions");
 /// Coordinators and leases of quotas, and requests that wait for a grant.

@@ -38,6 +38,8 @@ pub struct RememberedIds {
     writing: Arc<(HashMap<u128, Millis>, HashMap<u128, Millis>)>,
     /// See [`BEGAN`].
     began_at: Option<Millis>,
+    /// Whether the store has `began_at`.
+    is_noted: bool,
     swept_span: i64,
     swept_day: i64,
     /// Where the sweep through rows without a span continues.
@@ -71,13 +73,17 @@ impl RememberedIds {
     /// # Errors
     /// When the store cannot be read.
     pub fn open(store: Arc<Store>) -> Result<RememberedIds, askwhen_store::Error> {
-        let began_at = store.get(families::DEDUPE, BEGAN)?.map(time_in);
+        let noted = store.get(families::DEDUPE, BEGAN)?.map(time_in);
+        // A new table has no ids that were stored by hash only: none are looked for.
+        let is_new = noted.is_none() && store.ascending(families::DEDUPE, &[], 1)?.is_empty();
+        let began_at = if is_new { Some(Millis::MIN) } else { noted };
         Ok(RememberedIds {
             store,
             ids: HashMap::new(),
             marks: HashMap::new(),
             writing: Arc::default(),
             began_at,
+            is_noted: noted.is_some(),
             swept_span: 0,
             swept_day: 0,
             cursor: Arc::default(),
@@ -164,8 +170,8 @@ impl RememberedIds {
             *self.cursor.lock().expect("no panic holds this lock") = Some(keys::timed(SPANS_END, &[]));
         }
         let (store, cursor) = (self.store.clone(), self.cursor.clone());
-        let begins = self.began_at.is_none().then_some(now);
-        self.began_at = self.began_at.or(Some(now));
+        let began_at = *self.began_at.get_or_insert(now);
+        let begins = (!std::mem::replace(&mut self.is_noted, true)).then_some(began_at);
         Box::new(move |batch| {
             if let Some(began_at) = begins {
                 batch.put(families::DEDUPE, BEGAN, began_at.to_be_bytes());
