@@ -223,23 +223,28 @@ impl RunningJob<'_> {
             Err(JobStop::Ending) => return,
         }
         // A job whose end cannot be written is started once more, and finds nothing to do.
-        if let Err(JobStop::Failed(problem)) = self.append().await {
-            tracing::warn!(job_id = self.job.job_id, why = problem.detail, "the end of a job could not be written");
-            self.app.view.catch_up().ok();
-            tokio::time::sleep(LOOK_EVERY).await;
+        match self.append().await {
+            Err(JobStop::Failed(problem)) => {
+                tracing::warn!(job_id = self.job.job_id, why = problem.detail, "the end of a job could not be written");
+                self.app.view.catch_up().ok();
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+            Err(JobStop::Taken) => self.append_cancelled().await,
+            Ok(()) | Err(JobStop::Ending) => {}
         }
     }
 
-    /// Writes the final count of a cancelled job: its last progress may be a second older
-    /// than the cancellation.
+    /// Writes the final count of a cancelled job, whose last progress may be a second older
+    /// than the cancellation, and that nobody runs it any more.
     async fn append_cancelled(mut self) {
         self.app.view.catch_up().ok();
         let Ok((known, version)) = self.app.known_job(&self.project, &self.job.job_id) else { return };
-        if known.state != JobState::Cancelled || known.runner != self.job.runner || known.done == self.job.done {
+        if known.state != JobState::Cancelled || known.runner != self.job.runner {
             return;
         }
         self.version = version;
         self.job.state = JobState::Cancelled;
+        self.job.runner = None;
         if let Err(JobStop::Failed(problem)) = self.append().await {
             tracing::warn!(
                 job_id = self.job.job_id,

@@ -6,6 +6,7 @@ use http::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use super::app::{App, RequestContext};
 use super::fields::Fields;
@@ -24,6 +25,11 @@ use askwhen_wire::topic::Topic;
 
 /// The most jobs of a project that are kept; the oldest finished ones are removed.
 const KEPT_JOBS: usize = 100;
+/// For how long the process that runs a cancelled job may take to say what it has done.
+const SETTLES_WITHIN: Millis = 10_000;
+const SETTLED_LOOK: Duration = Duration::from_millis(50);
+/// For how long the request that cancels a job waits for that.
+const CANCEL_WAITS: Duration = Duration::from_secs(5);
 /// The most versions of a survey in one backtest.
 const MAX_TRIED: usize = 20;
 
@@ -101,11 +107,20 @@ impl JobRecord {
         self.parameters["rate"].as_str().and_then(|text| Rate::parse(text).ok())
     }
 
+    /// Whether it is cancelled, and the process that runs it has yet to say how much was done:
+    /// what it is doing just now counts, too.
+    fn is_settling(&self, now: Millis) -> bool {
+        let is_alive = self.beat_at.is_some_and(|at| (now - at).abs() < SETTLES_WITHIN);
+        self.state == JobState::Cancelled && self.runner.is_some() && is_alive
+    }
+
     fn shown(&self, now: Millis) -> Value {
+        // Nobody is told that it has ended with a count that is not the last one.
+        let state = if self.is_settling(now) { JobState::Running } else { self.state };
         let mut body = json!({
             "job_id": self.job_id,
             "kind": self.kind,
-            "state": self.state,
+            "state": state,
             "done": self.done,
             "total": self.total,
             "created_at": time::format_time(self.created_at),
@@ -150,6 +165,7 @@ impl App {
         asked.no_query()?;
         if *method == Method::DELETE {
             self.cancel_job(asked).await?;
+            self.until_settled(asked).await?;
         }
         let (job, _) = self.known_job(&asked.caller.project, &asked.route.parts[0])?;
         Ok(json_answer(200, job.shown(self.clock.now()).to_string()))
@@ -175,6 +191,20 @@ impl App {
                 written => return written.map(drop),
             }
         }
+    }
+
+    /// Waits until a cancelled job says how much was done; not for ever.
+    async fn until_settled(&self, asked: &RequestContext<'_>) -> Result<(), Problem> {
+        let until = Instant::now() + CANCEL_WAITS;
+        while Instant::now() < until {
+            self.view.catch_up().ok();
+            let (job, _) = self.known_job(&asked.caller.project, &asked.route.parts[0])?;
+            if job.state.has_ended() && !job.is_settling(self.clock.now()) {
+                break;
+            }
+            tokio::time::sleep(SETTLED_LOOK).await;
+        }
+        Ok(())
     }
 
     async fn create_job(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
