@@ -319,14 +319,19 @@ impl Snapshots {
         let taking = Service::spawn("snapshots", notify.clone(), move |turns| {
             watch(MAX_SNAPSHOT);
             let mut due = Instant::now() + every;
+            let mut all_covered = Instant::now();
             while turns.go_on() {
                 turns.wait(due.saturating_duration_since(Instant::now()).min(Duration::from_secs(1)));
                 stores.measure();
+                askwhen_process::metrics::get().snapshot_age_seconds.set(all_covered.elapsed().as_secs_f64());
                 let waiting = std::mem::take(&mut *asking.lock().expect("no panic holds this lock"));
                 if waiting.is_empty() && Instant::now() < due {
                     continue;
                 }
                 let outcome = round(&stores, &retention, &clock, turns);
+                if outcome.is_ok() {
+                    all_covered = Instant::now();
+                }
                 for one in waiting {
                     // The request may have been given up.
                     one.send(outcome.clone().map(|all| all.iter().map(Manifest::summary).collect())).ok();

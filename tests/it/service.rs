@@ -142,3 +142,18 @@ async fn the_configuration_is_shown_as_the_command_line_prints_it() {
     assert_eq!(server.get("/v1/config?all=1").await.status, 422);
     assert_eq!(server.call(&server.admin, Method::POST, "/v1/config", Some(&json!({}))).await.status, 405);
 }
+
+/// An operator has to see that snapshots have stopped, not only that one has failed.
+#[tokio::test]
+async fn how_long_ago_snapshots_covered_the_stores_is_told_and_a_snapshot_ends_it() {
+    let server = Server::start().await;
+    let age = async || {
+        let text = String::from_utf8(server.get("/metrics").await.bytes.to_vec()).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("askwhen_store_snapshot_age_seconds "));
+        line.and_then(|seconds| seconds.parse::<f64>().ok())
+    };
+    server.until("it grows from the start", async || age().await.is_some_and(|age| age > 2.0)).await;
+    let before = age().await;
+    assert_eq!(server.call(&server.admin, Method::POST, "/v1/snapshots", None).await.status, 200);
+    server.until("the stores are covered", async || age().await < before).await;
+}

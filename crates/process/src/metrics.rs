@@ -42,6 +42,7 @@ pub struct Metrics {
     pub log_bytes: IntGaugeVec,
     pub snapshot_seconds: Histogram,
     pub snapshot_failures: IntCounter,
+    pub snapshot_age_seconds: Gauge,
     pub disk_free_bytes: Gauge,
     pub memory_bytes: IntGaugeVec,
     pub memory_users: IntGauge,
@@ -99,6 +100,11 @@ impl Metrics {
         registry.register(Box::new(disk_free_bytes.clone()))?;
         let snapshot_failures = IntCounter::new("store_snapshot_failures_total", "Snapshots that were not taken.")?;
         registry.register(Box::new(snapshot_failures.clone()))?;
+        let snapshot_age_seconds = Gauge::new(
+            "store_snapshot_age_seconds",
+            "Since every open store was last found covered by a snapshot, or since the start.",
+        )?;
+        registry.register(Box::new(snapshot_age_seconds.clone()))?;
         let engine_misplaced =
             IntCounter::new("engine_misplaced_records_total", "Records moved to the partition of their user.")?;
         registry.register(Box::new(engine_misplaced.clone()))?;
@@ -164,6 +170,7 @@ impl Metrics {
             log_append_seconds: histogram("log_append_seconds", "Writing and syncing a group of records.")?,
             snapshot_seconds: histogram("store_snapshot_seconds", "Taking a snapshot of one store.")?,
             snapshot_failures,
+            snapshot_age_seconds,
             disk_free_bytes,
             memory_users: memory_bytes.with_label_values(&["users"]),
             memory_bytes,
