@@ -84,9 +84,8 @@ impl App {
         let warnings;
         let body = match kind {
             Kind::Survey => {
-                let survey = definition::survey(&value, Some(&id)).map_err(Problem::fields)?;
-                definition::check_expiry(&survey, &self.settings(&asked.caller.project))
-                    .map_err(|fault| Problem::fields(vec![fault]))?;
+                let settings = self.settings(&asked.caller.project);
+                let survey = definition::survey_under(&value, Some(&id), &settings).map_err(Problem::fields)?;
                 warnings = self.warnings(asked, &survey);
                 Json::of(&survey)
             }

@@ -52,8 +52,8 @@ pub fn validate(args: &ValidateArgs, format: Format) -> Result<(), Failure> {
     let settings = settings.next().filter(|_| settings.next().is_none());
     let settings = settings.and_then(|defined| definition::settings(&defined.body).ok()).unwrap_or_default();
     for defined in all.iter().filter(|defined| defined.kind == Kind::Survey) {
-        let survey = definition::survey(&defined.body, None);
-        if let Some(fault) = survey.ok().and_then(|survey| definition::check_expiry(&survey, &settings).err()) {
+        let faults = definition::survey_under(&defined.body, None, &settings).err().unwrap_or_default();
+        if let Some(fault) = faults.first() {
             return Err(Failure::usage(format!("{}: {}: {}", defined.place, fault.pointer, fault.detail)));
         }
     }

@@ -28,7 +28,6 @@ use serde_json::Value;
 pub use endpoint::{EndpointBody, SecretSource, endpoint_json};
 pub use kind::{DefinitionRef, Kind};
 pub use reader::{Code, Fault, MAX_FAULTS, nearest};
-pub use settings::check_expiry;
 pub use warnings::{KnownSurvey, Surroundings, endpoint_warnings, settings_warnings, warnings};
 
 use askwhen_domain::settings::Settings;
@@ -77,6 +76,20 @@ pub fn documents(text: &str, is_json: bool) -> Result<Vec<yaml::Document>, yaml:
 /// All faults, in the order of the body.
 pub fn survey(body: &Value, id: Option<&str>) -> Result<Survey, Vec<Fault>> {
     finish(body, |reader| survey::read(reader, id))
+}
+
+/// Parses a survey of a project that has these settings.
+///
+/// # Errors
+/// All faults, in the order of the body; that of the settings is the last.
+pub fn survey_under(body: &Value, id: Option<&str>, settings: &Settings) -> Result<Survey, Vec<Fault>> {
+    let read = survey(body, id);
+    let Some(too_long) = settings::expiry_fault(body, settings) else { return read };
+    let mut faults = read.err().unwrap_or_default();
+    if faults.iter().all(|fault| fault.pointer != too_long.pointer) {
+        faults.push(too_long);
+    }
+    Err(faults)
 }
 
 /// Parses an endpoint; `id` is the one in the path.

@@ -5,8 +5,8 @@ use super::reader::{Code, Fault, Reader};
 use super::{audience, caps, targeting};
 use askwhen_domain::limits::{MAX_EXPIRES_AFTER, MAX_OFFER_KNOWN};
 use askwhen_domain::settings::Settings;
-use askwhen_domain::survey::Survey;
 use askwhen_domain::time::{self, Millis};
+use serde_json::Value;
 
 /// Missing members have their defaults.
 pub fn read(reader: &mut Reader<'_>) -> Settings {
@@ -37,16 +37,14 @@ fn bounded(reader: &mut Reader<'_>, member: &str, most: Millis) -> Option<Millis
     Some(span)
 }
 
-/// Checks a survey's `expires_after` against the settings of its project.
-///
-/// # Errors
-/// The fault.
-pub fn check_expiry(survey: &Survey, settings: &Settings) -> Result<(), Fault> {
+/// What is wrong with a survey's `expires_after` under the settings of its project, whatever
+/// else is wrong with the survey.
+pub fn expiry_fault(survey: &Value, settings: &Settings) -> Option<Fault> {
     let most = settings.max_expires_after;
-    if survey.expires_after.is_none_or(|span| span <= most) {
-        return Ok(());
-    }
-    let most = time::format_duration(most);
-    let detail = format!("expires_after must be at most {most}, the max_expires_after of the settings");
-    Err(Fault { code: Code::Invalid, pointer: "/expires_after".into(), detail })
+    let span = time::parse_duration(survey["expires_after"].as_str()?).ok()?;
+    (span > most).then(|| {
+        let most = time::format_duration(most);
+        let detail = format!("expires_after must be at most {most}, the max_expires_after of the settings");
+        Fault { code: Code::Invalid, pointer: "/expires_after".into(), detail }
+    })
 }
