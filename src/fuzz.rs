@@ -100,7 +100,7 @@ fn definitions(value: &serde_json::Value) {
     definition::survey(value, None).map(drop).unwrap_or_else(pointers);
     definition::endpoint(value, None, Target::Check(&[])).map(drop).unwrap_or_else(pointers);
     definition::settings(value).map(drop).unwrap_or_else(pointers);
-    definition::trigger(value, String::new()).map(drop).unwrap_or_else(pointers);
+    definition::trigger(value).map(drop).unwrap_or_else(pointers);
 }
 
 /// Bodies of requests, and paths: the first line is a path, the rest a body.

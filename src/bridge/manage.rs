@@ -317,8 +317,7 @@ impl App {
                 let text = strict::check(&asked.body).map_err(Problem::json)?;
                 let value: Value =
                     serde_json::from_str(text).map_err(|e| Problem::new(400, "invalid_json", e.to_string()))?;
-                let now = time::format_time(self.clock.now());
-                let trigger = definition::trigger(&value, now).map_err(Problem::fields)?;
+                let trigger = definition::trigger(&value).map_err(Problem::fields)?;
                 let body = Json::of(&trigger);
                 let id = trigger.trigger_id.clone();
                 let draft = DefinitionDraft {

@@ -226,9 +226,12 @@ impl Table {
                 project.names.remove(&row.id);
                 self.dirty_names.insert(row.project.clone());
             }
-            (Kind::Trigger, Some(_)) => {
-                project.add_name(&row.id);
-                self.dirty_names.insert(row.project.clone());
+            (Kind::Trigger, Some(body)) => {
+                // A name that was created is met when it comes.
+                if !body.value()["first_seen_at"].is_null() {
+                    project.add_name(&row.id);
+                    self.dirty_names.insert(row.project.clone());
+                }
             }
             (Kind::Survey | Kind::Settings, None) | (Kind::Health | Kind::Key | Kind::KeyUse | Kind::Job, _) => {}
         }
@@ -307,9 +310,21 @@ fn unreadable(row: &DefinitionRow, faults: Vec<definition::Fault>) -> Unreadable
     }
 }
 
-/// Whether the registrar has listed a trigger of this name.
-pub fn knows_trigger(table: &Table, project: &str, trigger: &Trigger) -> bool {
-    table.row(project, Kind::Trigger, &trigger.trigger_id).is_some_and(|row| row.body.is_some())
+/// What the registrar's list has under a name.
+pub enum ListedName {
+    None,
+    /// It was created, and has not come yet.
+    Created(Trigger),
+    Seen,
+}
+
+pub fn listed_name(table: &Table, project: &str, trigger_id: &str) -> ListedName {
+    let body = table.row(project, Kind::Trigger, trigger_id).and_then(|row| row.body.as_ref());
+    let Some(body) = body else { return ListedName::None };
+    match serde_json::from_str::<Trigger>(body.as_str()) {
+        Ok(listed) if listed.first_seen_at.is_none() => ListedName::Created(listed),
+        _ => ListedName::Seen,
+    }
 }
 
 #[cfg(test)]

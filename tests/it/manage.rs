@@ -218,6 +218,62 @@ async fn triggers_and_settings() {
     assert_eq!((status, &said["errors"][0]["code"]), (422, &json!("bad_time")));
 }
 
+/// Whoever waits for a first event must not take the creation of its name for it.
+#[tokio::test]
+async fn a_created_trigger_has_been_seen_once_it_comes_and_keeps_its_name_and_kind() {
+    let server = Server::start().await;
+    let create = async |id: &str, kind: &str| {
+        let body = json!({"name": "Paid, at last", "trigger_id": id, "kind": kind});
+        let made = server.call(&server.admin, Method::POST, "/v1/triggers", Some(&body)).await;
+        assert_eq!((made.status, &made.body["first_seen_at"]), (201, &Value::Null));
+    };
+    let listed = async |id: &str| {
+        let rows = server.get("/v1/triggers").await.body["triggers"].as_array().cloned().unwrap_or_default();
+        rows.into_iter().find(|row| row["trigger_id"] == id).expect("it is listed")
+    };
+    create("paid", "custom").await;
+    create("Checkout", "frontend").await;
+    // Users of every partition, so that several partitions meet the names.
+    for n in 0..20 {
+        server.event(&format!("other-{n}"), "something_else", json!({})).await;
+    }
+    assert_eq!(
+        (listed("paid").await["first_seen_at"].take(), listed("Checkout").await["first_seen_at"].take()),
+        (Value::Null, Value::Null)
+    );
+    for n in 0..20 {
+        server.event(&format!("user-{n}"), "paid", json!({})).await;
+    }
+    server.trigger("user-1", "Checkout").await;
+    for (id, kind) in [("paid", "custom"), ("Checkout", "frontend")] {
+        server.until("it has been seen", async || listed(id).await["first_seen_at"].is_string()).await;
+        let seen = listed(id).await;
+        assert_eq!((&seen["name"], &seen["kind"]), (&json!("Paid, at last"), &json!(kind)));
+        let again = server.call(&server.admin, Method::DELETE, &format!("/v1/triggers/{id}"), None).await;
+        assert_eq!((again.status, &again.body["version"]), (200, &json!(3)), "it was seen once, whoever has met it");
+    }
+}
+
+#[tokio::test]
+async fn an_expiry_over_the_settings_is_a_fault_beside_the_others() {
+    let server = Server::start().await;
+    let long = |more: Value| {
+        let mut body = json!({"name": "S", "activate": {"event": "e"}, "expires_after": "101h", "show_on": [{"trigger": "T"}],
+            "questions": [{"question_id": "q1", "type": "nps", "text": "How?"}]});
+        body.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap());
+        body
+    };
+    for (more, pointers) in [
+        (json!({}), vec!["/expires_after"]),
+        (json!({"show_on": []}), vec!["/show_on", "/expires_after"]),
+        (json!({"expires_after": "31d"}), vec!["/expires_after"]),
+    ] {
+        let (status, said) = put(&server, "/v1/surveys/s?dry_run=true", &long(more)).await;
+        let told = said["errors"].as_array().unwrap().iter().map(|fault| fault["pointer"].as_str().unwrap());
+        assert_eq!((status, told.collect::<Vec<_>>()), (422, pointers), "{said}");
+    }
+}
+
 #[tokio::test]
 async fn a_definition_holds_once_it_is_answered_on_every_partition() {
     let server = Server::start().await;

@@ -3,7 +3,7 @@
 
 use crate::engine::registrar::write_out;
 use crate::engine::state::Engine;
-use crate::engine::table::{Table, knows_trigger};
+use crate::engine::table::{ListedName, Table, listed_name};
 use askwhen_domain::definitions::MAX_NAMES;
 use askwhen_domain::json::Json;
 use askwhen_partition::{Effects, RecordContext};
@@ -16,11 +16,15 @@ pub fn apply(engine: &mut Engine, at: RecordContext<'_>, project: &str, trigger:
     effects
 }
 
-/// Lists a name, unless it is listed already.
+/// Lists a name, unless it is listed already. One that was created before it came keeps its
+/// name and kind, and is said to have come.
 pub fn list(table: &mut Table, at: RecordContext<'_>, project: &str, trigger: Trigger, effects: &mut Effects) {
-    if knows_trigger(table, project, &trigger) || table.count(project, Kind::Trigger) >= MAX_NAMES {
-        return;
-    }
+    let (trigger, created) = match listed_name(table, project, &trigger.trigger_id) {
+        ListedName::Seen => return,
+        ListedName::Created(listed) => (Trigger { first_seen_at: trigger.first_seen_at, ..listed }, false),
+        ListedName::None if table.count(project, Kind::Trigger) >= MAX_NAMES => return,
+        ListedName::None => (trigger, true),
+    };
     let version = table.row(project, Kind::Trigger, &trigger.trigger_id).map_or(0, |row| row.version) + 1;
     let defined = Defined {
         project: project.to_owned(),
@@ -28,7 +32,7 @@ pub fn list(table: &mut Table, at: RecordContext<'_>, project: &str, trigger: Tr
         id: trigger.trigger_id.clone(),
         version,
         changed: true,
-        created: true,
+        created,
         used_new_secret: false,
         body: Some(Json::of(&trigger)),
         actor: None,

@@ -39,7 +39,7 @@ fn report_name(engine: &mut Engine, at: RecordContext<'_>, record: &Record<'_>, 
         trigger_id: name.to_string(),
         name: name.to_string(),
         kind,
-        first_seen_at: time::format_time(at.now),
+        first_seen_at: Some(time::format_time(at.now)),
     };
     if at.origin.partition == 0 {
         name_seen::list(&mut engine.table, at, &record.project, trigger, effects);

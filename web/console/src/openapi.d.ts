@@ -224,7 +224,8 @@ export interface components {
             name: string;
             /** @enum {string} */
             kind: "backend" | "frontend" | "custom";
-            first_seen_at: components["schemas"]["Time"];
+            /** @description Null of one that was created and has not come yet. */
+            first_seen_at: string | null;
         };
         TriggerDeclaration: {
             name: string;

@@ -87,10 +87,10 @@ test('Blitzllama, Backend Triggers: URL and key copied, the event seen, a survey
   await until('the events are known', async () => (await suggested('Activate with backend event')).includes('item_added_to_cart'));
   assert.ok((await suggested('Show at')).includes('MainActivity'));
   await page.getByLabel('Activate with backend event').fill('item_added_to_cart');
-  await page.getByLabel('Show at').fill('MainActivity');
   await page.getByLabel('Expires after').fill('101h');
   await page.locator('.field', { hasText: 'Expires after' }).locator('.fault').waitFor();
   await page.getByLabel('Expires after').fill('100h');
+  await page.getByLabel('Show at').fill('MainActivity');
   await page.locator('.differences').getByText('item_added_to_cart').waitFor();
   await button('Publish').click();
   await page.getByRole('heading', { level: 1, name: 'After the cart' }).waitFor();
@@ -169,6 +169,7 @@ test('Reward, Custom triggers: a name, its generated ID changed, kind custom, an
   await page.getByLabel('Kind').selectOption('custom');
   await button('Save').click();
   const row = page.getByRole('row', { name: /Successful payment/ });
+  await row.getByText('not yet').waitFor();
   assert.equal(await row.getByRole('cell').first().innerText(), 'paid');
   // A survey that it arms; custom triggers stand among the events.
   await open('Surveys');
@@ -187,6 +188,8 @@ test('Reward, Custom triggers: a name, its generated ID changed, kind custom, an
   const call = await fetch(url, { method: 'POST', headers: { authorization: `Bearer ${server.keys.server}`, 'content-type': 'application/json' }, body: JSON.stringify({ value: 19.99 }) });
   assert.deepEqual([call.status, await call.json()], [200, { success: true }]);
   assert.equal(await answered('user/ü 7', 'Checkout', 4), 'offered');
+  await open('Triggers');
+  await until('it has been seen', async () => !(await row.innerText()).includes('not yet'));
   await open('Users');
   await page.getByLabel('User ID').fill('user/ü 7');
   await button('Find').click();

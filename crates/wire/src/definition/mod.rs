@@ -52,7 +52,8 @@ pub struct Trigger {
     pub trigger_id: String,
     pub name: String,
     pub kind: TriggerKind,
-    pub first_seen_at: String,
+    /// Null of one that was created and has not come yet.
+    pub first_seen_at: Option<String>,
 }
 
 /// The documents of a file: JSON if its name says so or it is a JSON object, else YAML.
@@ -114,7 +115,7 @@ pub fn settings(body: &Value) -> Result<Settings, Vec<Fault>> {
 ///
 /// # Errors
 /// All faults, in the order of the body.
-pub fn trigger(body: &Value, first_seen_at: String) -> Result<Trigger, Vec<Fault>> {
+pub fn trigger(body: &Value) -> Result<Trigger, Vec<Fault>> {
     finish(body, |reader| {
         let name = reader.required_text("name", 256).unwrap_or_default();
         let trigger_id = reader.id("trigger_id").unwrap_or_else(|| slug(&name));
@@ -124,7 +125,7 @@ pub fn trigger(body: &Value, first_seen_at: String) -> Result<Trigger, Vec<Fault
         let kinds =
             [("backend", TriggerKind::Backend), ("frontend", TriggerKind::Frontend), ("custom", TriggerKind::Custom)];
         let kind = reader.choice("kind", &kinds).unwrap_or(TriggerKind::Custom);
-        Trigger { trigger_id, name, kind, first_seen_at }
+        Trigger { trigger_id, name, kind, first_seen_at: None }
     })
 }
 
