@@ -4,6 +4,7 @@
 
 use super::changes::{forward_quota_messages, journal_value};
 use super::closing;
+use super::decided::DECISION_KEPT;
 use super::outputs;
 use super::state::Engine;
 use askwhen_domain::definitions::Project;
@@ -16,6 +17,7 @@ use askwhen_domain::quota::{QuotaChange, QuotaStatus};
 use askwhen_domain::record::{Body, Record};
 use askwhen_domain::refs::SurveyKey;
 use askwhen_domain::time::{ClientTimes, Millis};
+use askwhen_domain::user::User;
 use askwhen_partition::{Effects, EngineReply, Failure, Outgoing, RecordContext};
 
 /// The result of applying a user's record.
@@ -75,7 +77,7 @@ impl Engine {
         let seen = match hash {
             Some(hash) if before.overflowed || erased_at.is_some() => {
                 let kept = project.settings.max_expires_after;
-                self.remembered.seen_at(hash, at.now, kept)?.is_some()
+                self.remembered.seen_at(hash, at.now, kept)?.is_some() || self.is_gone(ctx, hash, erased_at)?
             }
             _ => false,
         };
@@ -100,6 +102,12 @@ impl Engine {
         out.spilled.iter().for_each(|(hash, seen_at)| self.remembered.keep(*hash, *seen_at));
         self.apply_quota_changes(ctx, &out.quotas, &mut effects);
         self.change_caps(&out.caps, at.now, &mut effects);
+        if matches!(out.reply, Some(Reply::Repeated))
+            && let Some(alias) = self.decided_under(ctx, record, &before)?
+        {
+            effects.forwards.push(sent_under(ctx, record, &alias, at.partitions));
+            return Ok(Applied::Done(effects));
+        }
         self.emit(ctx, record, hash, out, &mut effects)?;
         if user != *before {
             self.users.put(&record.project, &record.user_id, user);
@@ -227,17 +235,57 @@ impl Engine {
                 effects.reply = Some(self.repeated(ctx, record, Some(hash))?);
                 return Ok(effects);
             }
-            // A late copy must not bring the name back after both were erased.
-            if matches!(record.body, Body::Event { .. }) {
-                self.remembered.keep(hash, ctx.now);
+            // A late copy must not bring the name back after both were erased. The answer to a
+            // trigger is stored at the user, so its copies are passed on until then.
+            match record.body {
+                Body::Event { .. } => self.remembered.keep(hash, ctx.now),
+                Body::Trigger { .. } => {
+                    let erased_at = self.remembered.erased_at(&record.project, &record.user_id, ctx.now)?;
+                    if self.is_gone(ctx, hash, erased_at)? {
+                        effects.reply = Some(self.repeated(ctx, record, Some(hash))?);
+                        return Ok(effects);
+                    }
+                    self.remembered.keep(passed_on(hash), ctx.now);
+                }
+                _ => {}
             }
         }
-        // Its event time is that of its arrival here.
-        let times = ClientTimes { received_at: record.times.received_at.or(Some(ctx.now)), ..record.times };
-        let (value, trusted) = journal_value(&Record { user_id: owner.into(), times, ..record.clone() });
-        let to = id::partition_of(owner, partitions);
-        effects.forwards.push(Outgoing { to, key: Some(owner.to_owned()), value, trusted, answers: true });
+        effects.forwards.push(sent_under(ctx, record, owner, partitions));
         Ok(effects)
+    }
+
+    /// Whether a trigger was passed on from this name before the name was erased.
+    fn is_gone(
+        &self,
+        ctx: ApplyContext<'_>,
+        hash: u128,
+        erased_at: Option<Millis>,
+    ) -> Result<bool, askwhen_store::Error> {
+        let Some(erased_at) = erased_at else { return Ok(false) };
+        let kept = ctx.project.settings.max_expires_after;
+        let passed_at = self.remembered.seen_at(passed_on(hash), ctx.now, kept)?;
+        Ok(passed_at.is_some_and(|passed_at| passed_at <= erased_at))
+    }
+
+    /// The alias under which a trigger that comes again was decided before it became one: what
+    /// was answered is known there. Older answers than an offer's are known nowhere.
+    fn decided_under(
+        &self,
+        ctx: ApplyContext<'_>,
+        record: &Record<'_>,
+        user: &User,
+    ) -> Result<Option<String>, askwhen_store::Error> {
+        let (Body::Trigger { .. }, Some(event_id)) = (&record.body, &record.event_id) else { return Ok(None) };
+        let own = id::event_hash(&record.project, &record.user_id, event_id);
+        if user.has_seen(own) || self.answered_before(ctx, record, own)?.is_some() {
+            return Ok(None);
+        }
+        let since = ctx.now.saturating_sub(ctx.project.settings.offer_ttl.min(DECISION_KEPT));
+        let decided = user.aliases().iter().find(|alias| {
+            let hash = id::event_hash(&record.project, &alias.name, event_id);
+            user.recent.iter().any(|(seen, seen_at)| *seen == hash && *seen_at > since)
+        });
+        Ok(decided.map(|alias| alias.name.clone()))
     }
 
     /// The answer to a record whose event id was seen before: the stored body of a
@@ -279,6 +327,20 @@ impl Engine {
             .is_some_and(|erased_at| decided_at <= erased_at);
         Ok((!erased).then_some(bodies))
     }
+}
+
+/// A record for another name of its user, as if it had come under that.
+fn sent_under(ctx: ApplyContext<'_>, record: &Record<'_>, name: &str, partitions: u32) -> Outgoing {
+    // It happened when it came here, not when it arrives there.
+    let times = ClientTimes { received_at: record.times.received_at.or(Some(ctx.now)), ..record.times };
+    let (value, trusted) = journal_value(&Record { user_id: name.into(), times, ..record.clone() });
+    let to = id::partition_of(name, partitions);
+    Outgoing { to, key: Some(name.to_owned()), value, trusted, answers: true }
+}
+
+/// What is remembered of a trigger that was passed on from an alias: its id is its user's.
+fn passed_on(hash: u128) -> u128 {
+    !hash
 }
 
 fn answer(reply: Reply) -> EngineReply {

@@ -15,6 +15,8 @@ use askwhen_store::{Store, keys};
 const MAX_BYTES: usize = 64 << 20;
 /// The most hours that are searched back.
 const MAX_HOURS: i64 = 25;
+/// A decision is known for so long, at most.
+pub const DECISION_KEPT: Millis = MAX_HOURS * HOUR;
 
 #[derive(Clone)]
 struct StoredDecision {

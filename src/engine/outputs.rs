@@ -66,7 +66,7 @@ pub fn health(at: RecordContext<'_>, health: EndpointHealthReport) -> Option<Out
     Some(Output { topic: Topic::Deliveries, key, id, value: Some(topics::encode(&record).into()) })
 }
 
-/// The refusal of a record without a reply address, as a reject.
+/// What nobody is told by a reply, as a reject: the refusal of a record, or a part of it.
 pub fn unheard_refusal(at: RecordContext<'_>, reason: &str, detail: &str, raw: &Json) -> Output {
     let Origin { partition, offset, .. } = at.origin;
     let raw = raw.as_str().as_bytes();

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 use std::sync::Arc;
 
-use crate::harness::{Receiver, Said, Server, open_survey};
+use crate::harness::{Receiver, Said, Server, askwhen, open_survey};
 
 async fn alias(server: &Server, user: &str, alias: &str) -> Said {
     let path = format!("/v1/users/{user}/aliases");
@@ -94,6 +94,56 @@ async fn an_anonymous_visit_is_the_users_from_then_on() {
             (&json!("ann"), &json!("already_completed"))
         );
         assert_eq!(explained["user"]["aliases"].as_array().map(Vec::len), Some(7), "{explained}");
+    }
+    // The command line says it in words, and who the name was before.
+    let explain = |more: &[&str]| {
+        let (code, out, error) = askwhen(server.dir.path(), &[&["--data-dir", "data", "explain"], more].concat());
+        assert_eq!(code, Some(0), "{error}");
+        out
+    };
+    let out = explain(&["anon-3", "--trigger", "Main"]);
+    assert!(out.starts_with("ann at ") && out.contains("\nat Main: already_completed\n"), "{out}");
+    let listed = out.split("\nALIAS").nth(1).and_then(|rest| rest.split("\n\n").next()).expect("a table of aliases");
+    for name in &names {
+        assert_eq!(listed.matches(&**name).count(), 1, "{out}");
+    }
+    let out = explain(&["anon-1", "--at", offered["decided_at"].as_str().expect("a time")]);
+    assert!(out.starts_with("anon-1 at ") && out.contains(&offer) && !out.contains("ALIAS"), "{out}");
+}
+
+/// A trigger that comes again under the other name gets the decision that was made.
+#[tokio::test]
+async fn a_trigger_comes_again_under_another_name() {
+    let server = Server::start().await;
+    server.put("/v1/surveys/open", open_survey()).await;
+    let ask = async |user: &str, event_id: &str| {
+        let said = server.post(&format!("/v1/users/{user}/triggers/Main"), json!({"event_id": event_id})).await;
+        assert_eq!(said.status, 200, "{said:?}");
+        said.body
+    };
+    let names: Vec<String> = (1..6).map(|n| format!("anon-{n}")).collect();
+    let mut first = Vec::new();
+    for (n, name) in names.iter().enumerate() {
+        first.push(ask(name, &format!("t{n}")).await);
+        assert_eq!(first[n]["reason"], "offered");
+    }
+    for name in &names {
+        assert_eq!(alias(&server, "ann", name).await.status, 200);
+    }
+    for (n, name) in names.iter().enumerate() {
+        for under in [name.as_str(), "ann"] {
+            assert_eq!(ask(under, &format!("t{n}")).await, first[n], "t{n} of {name} under {under}");
+        }
+    }
+    // What comes under the alias from now on is the user's, and known under both names.
+    let late = ask("anon-1", "late").await;
+    assert_eq!(
+        (&late["user_id"], ask("ann", "late").await, ask("anon-1", "late").await),
+        (&json!("ann"), late.clone(), late.clone())
+    );
+    server.advance("11m").await;
+    for under in ["anon-1", "ann"] {
+        assert_eq!(ask(under, "t0").await["reason"], "stale", "under {under}");
     }
 }
 

@@ -10,12 +10,14 @@ use std::sync::Arc;
 
 use super::erase::{erase_name, erase_names};
 use crate::engine::changes::{about_name, forward_quota_messages};
+use crate::engine::outputs;
 use crate::engine::registrar::REQUEST_LIFE;
 use crate::engine::state::Engine;
 use askwhen_domain::eligibility::apply::{self, ApplyContext, Departed, NO_CAPS, NO_QUOTAS};
+use askwhen_domain::json::Json;
 use askwhen_domain::refs::{SurveyKey, UserRef};
 use askwhen_domain::user::{MAX_ALIASES, User};
-use askwhen_partition::{Effects, EngineReply, Failure, RecordContext};
+use askwhen_partition::{Effects, EngineReply, Failure, Output, RecordContext};
 use askwhen_wire::record::{AliasAction, AliasRequest, AliasStep, DecodeError, Internal, MergedState};
 use askwhen_wire::state;
 
@@ -133,6 +135,7 @@ fn absorb(
     let project = engine.table.definitions.project(user.project).unwrap_or(&engine.empty).clone();
     let (applied, holds) = apply::absorb(context(at, user, &project), before, alias, theirs, &granted);
     let mut effects = accepted(false);
+    effects.outputs.extend(report_left_out(at, user, alias, &applied.out.left_out));
     for (survey_id, until) in holds {
         let messages = engine.quotas.allocator.move_hold_in(&key(&survey_id), until, *from, at.now);
         forward_quota_messages(messages, &mut effects);
@@ -144,6 +147,25 @@ fn absorb(
     merged.overflowed |= was_erased;
     engine.users.put(user.project, user.user_id, merged);
     Ok(effects)
+}
+
+/// Attributes that are lost with a merge are told of by their names: whoever has made the
+/// alias has been answered that it was taken.
+fn report_left_out(at: RecordContext<'_>, user: UserRef<'_>, alias: &str, left_out: &[String]) -> Option<Output> {
+    if left_out.is_empty() {
+        return None;
+    }
+    let (reason, count) = ("attributes_too_large", left_out.len());
+    tracing::warn!(
+        partition = at.origin.partition,
+        offset = at.origin.offset,
+        count,
+        "attributes of an alias were left out: a user has at most 32 KiB of them"
+    );
+    askwhen_process::metrics::get().engine_rejects.with_label_values(&[reason]).inc();
+    let detail = format!("{count} attributes of an alias were left out: a user has at most 32 KiB of them");
+    let raw = Json::of(&serde_json::json!({"user_id": user.user_id, "alias": alias, "left_out": left_out}));
+    Some(outputs::unheard_refusal(at, reason, &detail, &raw))
 }
 
 fn decode(text: &str) -> Result<User, Failure> {

@@ -264,6 +264,77 @@ fn an_event_id_counts_once_under_all_names() {
     assert_eq!(told.state(&user).surveys["s"].facts.len(), 2);
 }
 
+/// A copy of a trigger that was passed on brings no name back, and decides nothing.
+#[test]
+fn a_trigger_counts_once_under_its_name_and_after_an_erasure() {
+    let [user, alias, _] = names();
+    let mut told = Told::new(&plain(&json!({})));
+    told.event(&alias, "e1");
+    told.alias(&user, &alias);
+    let trigger = json!({"type": "trigger", "user_id": alias, "trigger": "Main", "event_id": "t1"});
+    let decided = |told: &Told| {
+        told.world.outputs().0.iter().filter(|((topic, _), text)| *topic == "decisions" && text.contains("t1")).count()
+    };
+    for _ in 0..2 {
+        told.says(&alias, trigger.clone());
+        assert_eq!(decided(&told), 1);
+    }
+    told.erase(&user);
+    told.says(&alias, trigger);
+    assert_eq!(decided(&told), 1);
+    for name in [&user, &alias] {
+        assert!(told.state(name).is_empty(), "{name}");
+    }
+    assert_eq!(told.refusals(), [""; 0]);
+}
+
+/// What rules count is counted whichever name it came under, before and after.
+#[test]
+fn targeting_counts_events_under_every_name() {
+    let [user, alias, other] = names();
+    for (user, alias) in [(&user, &alias), (&alias, &user), (&other, &alias)] {
+        let counted = json!({"activate": null, "expires_after": null,
+            "targeting": {"event": "woke", "at_least": 4, "within": "1h"}});
+        let mut told = Told::new(&plain(&counted));
+        told.event(alias, "e1");
+        told.wait(30 * MINUTE);
+        told.event(alias, "e2");
+        told.event(user, "e3");
+        told.alias(user, alias);
+        assert_eq!(told.ask(alias), ("targeting".to_owned(), user.clone()));
+        told.event(alias, "e2");
+        assert_eq!(reason(told.ask(user)), "targeting", "it came before");
+        told.event(alias, "e4");
+        assert_eq!(reason(told.ask(user)), "offered");
+        // What came under the alias grows old as everything does.
+        let offer = told.world.last_offer(user).expect("an offer");
+        told.says(alias, json!({"type": "displayed", "user_id": alias, "offer_id": offer}));
+        told.wait(31 * MINUTE);
+        assert_eq!(reason(told.ask(alias)), "targeting");
+    }
+}
+
+/// Attributes of both that are too many for one: those of the newer record go, as far as
+/// they do not fit, and that is told.
+#[test]
+fn attributes_that_no_longer_fit_are_told_of() {
+    let [user, alias, _] = names();
+    let mut told = Told::new(&plain(&json!({})));
+    let long = |bytes: usize| "x".repeat(bytes);
+    told.attributes(&user, &json!({"a": long(20 << 10), "plan": "pro"}));
+    told.attributes(&alias, &json!({"b": long(10 << 10), "c": long(10 << 10), "d": "small", "plan": "free"}));
+    told.alias(&user, &alias);
+    let state = told.state(&user);
+    let names: Vec<&str> = state.attributes.keys().map(String::as_str).collect();
+    assert_eq!(names, ["a", "b", "d", "plan"]);
+    assert_eq!(told.refusals(), ["attributes_too_large"]);
+    let outputs = told.world.outputs().0;
+    let reject = outputs.iter().find(|((topic, _), _)| *topic == "rejects").expect("a reject").1;
+    let reject: serde_json::Value = serde_json::from_str(reject).expect("JSON");
+    assert!(reject["detail"].as_str().is_some_and(|detail| detail.starts_with("1 attributes")), "{reject}");
+    assert_eq!(told.aliases(&user), [alias]);
+}
+
 #[test]
 fn of_two_attributes_the_older_users_stays() {
     let [user, alias, _] = names();

@@ -72,10 +72,10 @@ impl User {
         whole.chain(matched).map(|fact| &*fact.event)
     }
 
-    /// Merges everything but the history and windows of surveys. Returns the event ids that
-    /// no longer fit.
-    pub fn absorb(&mut self, theirs: User, now: Millis, remembered: Millis) -> Vec<SeenId> {
-        self.absorb_attributes(&theirs);
+    /// Merges everything but the history and windows of surveys. Returns the event ids, and
+    /// the names of attributes, that no longer fit.
+    pub fn absorb(&mut self, theirs: User, now: Millis, remembered: Millis) -> (Vec<SeenId>, Vec<String>) {
+        let left_out = self.absorb_attributes(&theirs);
         self.absorb_sessions(&theirs.sessions);
         self.last_display_at = self.last_display_at.max(theirs.last_display_at);
         let spilled = self.absorb_ids(&theirs, now, remembered);
@@ -93,13 +93,15 @@ impl User {
         self.identity_mut().aliases.extend(aliases);
         self.offers.extend(theirs.offers);
         self.offers.sort_by_key(|offer| offer.offered_at);
-        spilled
+        (spilled, left_out)
     }
 
-    /// An attribute that both have keeps the value of the user whose attributes are older.
-    fn absorb_attributes(&mut self, theirs: &User) {
+    /// An attribute that both have keeps the value of the user whose attributes are older. Returns
+    /// the names of those that no longer fit: the merged user has the same bound as every user.
+    fn absorb_attributes(&mut self, theirs: &User) -> Vec<String> {
+        let mut left_out = Vec::new();
         if theirs.attributes.is_empty() {
-            return;
+            return left_out;
         }
         let since = |user: &User| user.identity.as_ref().and_then(|identity| identity.attributes_since);
         let (our_since, their_since) = (since(self), since(theirs));
@@ -110,15 +112,20 @@ impl User {
         let size = |(name, value): (&String, &Json)| name.len() + value.len_bytes() + 4;
         let mut bytes: usize = merged.iter().map(size).sum();
         for (name, value) in newer.iter() {
-            bytes += if merged.contains_key(name) { 0 } else { size((name, value)) };
-            // The merged user has the same bound as every user.
-            if bytes > MAX_ATTRIBUTES_BYTES {
-                break;
+            if merged.contains_key(name) {
+                continue;
             }
-            merged.entry(name.clone()).or_insert_with(|| value.clone());
+            let more = size((name, value));
+            if bytes + more > MAX_ATTRIBUTES_BYTES {
+                left_out.push(name.clone());
+                continue;
+            }
+            bytes += more;
+            merged.insert(name.clone(), value.clone());
         }
         self.attributes = merged.into();
         self.identity_mut().attributes_since = if is_ours_older { our_since } else { their_since };
+        left_out
     }
 
     /// A session of both names is one session; its displays are added up.

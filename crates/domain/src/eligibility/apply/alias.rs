@@ -65,12 +65,12 @@ pub fn absorb(
             windows::absorb(ctx, &mut user, survey_id, Some(&one.value), &one.state, &is_offered);
         }
     }
-    let spilled = user.absorb(theirs, ctx.now, ctx.project.settings.id_remembered());
+    let (spilled, left_out) = user.absorb(theirs, ctx.now, ctx.project.settings.id_remembered());
     // Should an alias be turned round, the user must not become its own alias.
     if alias != ctx.user_id {
         user.identity_mut().aliases.push(Alias { name: alias.to_owned(), since: ctx.now });
     }
     user.settle_whole();
     let reply = Some(Reply::Accepted { duplicate: false, response_id: None });
-    (Applied { user, out: Outputs { spilled, reply, ..Outputs::default() } }, holds)
+    (Applied { user, out: Outputs { spilled, left_out, reply, ..Outputs::default() } }, holds)
 }

@@ -30,6 +30,8 @@ pub struct Outputs {
     /// Event ids that no longer fit into the state, each with its time; the store keeps
     /// them.
     pub spilled: Vec<(u128, Millis)>,
+    /// Names of attributes of an alias that its user has no room for.
+    pub left_out: Vec<String>,
     /// By survey id, changes of the quota's lease.
     pub quotas: Vec<(String, QuotaChange)>,
     /// Changes of counters of caps.
