@@ -23,6 +23,7 @@ use askwhen_domain::id;
 use askwhen_log::Log;
 use askwhen_wire::definition::Code;
 use askwhen_wire::listing::List;
+use askwhen_wire::record::DEFAULT_PROJECT;
 
 /// An answer up to this size is not counted in the budget.
 const SMALL_ANSWER_BYTES: usize = 4 << 10;
@@ -301,8 +302,15 @@ impl App {
 
     fn show_configuration(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
         asked.no_query()?;
-        let shown = self.configuration.read().expect("no panic holds this lock").to_string();
-        Ok(problem::json_answer(200, shown))
+        let mut shown = self.configuration.read().expect("no panic holds this lock").clone();
+        // A key is of one project: who the others are is not told to it.
+        for list in ["projects", "keys"] {
+            if let Some(tables) = shown[list].as_array_mut() {
+                let of = |table: &serde_json::Value| table["project"].as_str().unwrap_or(DEFAULT_PROJECT).to_owned();
+                tables.retain(|table| of(table) == asked.caller.project);
+            }
+        }
+        Ok(problem::json_answer(200, shown.to_string()))
     }
 
     async fn take_snapshots(&self) -> Result<Answer, Problem> {

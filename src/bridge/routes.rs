@@ -379,7 +379,7 @@ pub const TABLE: &[RouteSpec] = &[
     RouteSpec {
         name: Name::Configuration,
         template: "/v1/config",
-        methods: &[("GET", Kind::Server, "Show the configuration of the process, without its secrets")],
+        methods: &[("GET", Kind::Viewer, "Show the configuration of the process, without its secrets")],
         allow: "GET, HEAD",
     },
     RouteSpec {

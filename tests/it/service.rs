@@ -132,12 +132,17 @@ async fn the_configuration_is_shown_as_the_command_line_prints_it() {
     let mut printed: serde_json::Value = serde_json::from_slice(&printed.stdout).unwrap();
     // The server was told another address by a flag.
     printed["http"]["listen"] = "127.0.0.1:0".into();
-    for key in [&server.server, &server.admin] {
+    let made =
+        server.call(&server.admin, Method::POST, "/v1/keys", Some(&json!({"name": "anna", "kind": "viewer"}))).await;
+    let viewer = made.body["key"].as_str().expect("a key").to_owned();
+    for key in [&viewer, &server.admin] {
         let shown = server.call(key, Method::GET, "/v1/config", None).await;
         assert_eq!((shown.status, &shown.body), (200, &printed));
         assert!(!String::from_utf8_lossy(&shown.bytes).contains("canary"), "{shown:?}");
     }
-    assert_eq!(server.call(&server.client, Method::GET, "/v1/config", None).await.status, 403);
+    for key in [&server.client, &server.server] {
+        assert_eq!(server.call(key, Method::GET, "/v1/config", None).await.status, 403);
+    }
     assert_eq!(server.call("none", Method::GET, "/v1/config", None).await.status, 401);
     assert_eq!(server.get("/v1/config?all=1").await.status, 422);
     assert_eq!(server.call(&server.admin, Method::POST, "/v1/config", Some(&json!({}))).await.status, 405);
@@ -156,4 +161,30 @@ async fn how_long_ago_snapshots_covered_the_stores_is_told_and_a_snapshot_ends_i
     let before = age().await;
     assert_eq!(server.call(&server.admin, Method::POST, "/v1/snapshots", None).await.status, 200);
     server.until("the stores are covered", async || age().await < before).await;
+}
+
+/// A key is of one project: it sees nothing of the others, not even their names.
+#[tokio::test]
+async fn the_configuration_of_another_project_is_not_shown() {
+    let server = Server::on(Arc::new(tempfile::tempdir().unwrap()), &[], &[]).await;
+    let config = server.dir.path().join("askwhen.toml");
+    let mut text = std::fs::read_to_string(&config).unwrap_or_default();
+    for project in ["default", "red", "blue"] {
+        text +=
+            &format!("[[projects]]\nproject = \"{project}\"\nidentity_secret = [\"the own secret of {project}\"]\n");
+        // A key that names no project is of the default one.
+        let of = if project == "default" { String::new() } else { format!("project = \"{project}\"\n") };
+        text += &format!("[[keys]]\n{of}kind = \"admin\"\nname = \"{project}\"\nkey = \"the own key of {project}\"\n");
+    }
+    std::fs::write(&config, text).unwrap();
+    assert!(std::process::Command::new("kill").args(["-HUP", &server.pid().to_string()]).status().unwrap().success());
+    let shown =
+        async |project: &str| server.call(&format!("the own key of {project}"), Method::GET, "/v1/config", None).await;
+    server.until("the keys count", async || shown("default").await.status == 200).await;
+    for project in ["default", "red", "blue"] {
+        let shown = shown(project).await.body;
+        assert_eq!(shown["projects"], json!([{"project": project, "identity_secret": ["(hidden)"]}]), "{project}");
+        let keys = shown["keys"].as_array().expect("a list");
+        assert_eq!((keys.len(), &keys[0]["name"]), (1, &json!(project)), "{project}: {keys:?}");
+    }
 }
