@@ -95,7 +95,9 @@ impl<'a> Fields<'a> {
     /// The members of a client's request, which may contain its key.
     pub fn of_client(text: &'a str) -> Fields<'a> {
         let mut fields = Fields::of(text, String::new());
+        drop(fields.text(KEY_MEMBER));
         fields.members.retain(|(name, _)| name != KEY_MEMBER);
+        fields.asked.clear();
         fields
     }
 

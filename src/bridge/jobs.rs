@@ -373,12 +373,14 @@ fn span_parameters(fields: &mut Fields<'_>, filter: &Value, parameters: &mut Val
 fn backtest_parameters(fields: &mut Fields<'_>, parameters: &mut Value) -> Result<(), Problem> {
     let read = |raw: &str| serde_json::from_str::<Value>(raw).unwrap_or_default();
     let one = fields.raw("survey").map(|raw| Value::Array(vec![read(raw)]));
+    let is_list = fields.raw("surveys").is_some();
     let surveys = fields.raw("surveys").map(read).or(one);
     match surveys.as_ref().and_then(Value::as_array) {
         Some(surveys) if (1..=MAX_TRIED).contains(&surveys.len()) => {
             for (n, survey) in surveys.iter().enumerate() {
                 definition::survey(survey, None).map_err(|mut faults| {
-                    faults.iter_mut().for_each(|fault| fault.pointer = format!("/surveys/{n}{}", fault.pointer));
+                    let place = if is_list { format!("/surveys/{n}") } else { "/survey".into() };
+                    faults.iter_mut().for_each(|fault| fault.pointer = format!("{place}{}", fault.pointer));
                     Problem::fields(faults)
                 })?;
             }

@@ -56,10 +56,9 @@ impl App {
             return Err(Problem::field(Code::BadId, "", format!("trigger {why}")));
         }
         let properties = query.text("properties").unwrap_or_else(|| "{}".into());
-        let properties = strict::check(properties.as_bytes()).map_err(Problem::json)?;
-        if !properties.starts_with('{') {
-            return Err(Problem::field(Code::WrongType, "", "properties must be an object"));
-        }
+        let wanted = || Problem::field(Code::WrongType, "", "properties must be a JSON object");
+        let properties = strict::check(properties.as_bytes()).ok().filter(|text| text.starts_with('{'));
+        let properties = properties.ok_or_else(wanted)?;
         let context = Context {
             platform: query.text("platform"),
             locale: query.text("locale"),

@@ -54,7 +54,6 @@ pub enum LineFormat {
 impl App {
     pub(super) async fn results(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
         let lists = self.lists()?.clone();
-        let definition = self.defined_survey(asked)?;
         let query = page(asked.query, &["since", "until", "version", "by"])?;
         let invalid = |detail: String| Problem::field(Code::Invalid, "", detail);
         let version = query.text("version").map(|text| text.parse());
@@ -63,9 +62,11 @@ impl App {
             let wanted = || invalid(format!("by must be one of {}", GroupBy::ALL.map(|(name, _)| name).join(", ")));
             GroupBy::ALL.iter().find(|(known, _)| *known == name).map(|(_, by)| *by).ok_or_else(wanted)
         });
+        let mut wanted =
+            ResultsQuery { since: query.time("since")?, until: query.time("until")?, version, by: by.transpose()? };
+        let definition = self.defined_survey(asked)?;
         let survey = SurveyKey::new(asked.caller.project.clone(), asked.route.parts[0].clone());
-        let since = query.time("since")?.max(self.kept_since(&survey));
-        let wanted = ResultsQuery { since, until: query.time("until")?, version, by: by.transpose()? };
+        wanted.since = wanted.since.max(self.kept_since(&survey));
         let found = run_blocking(move || lists.results(SurveyRef::new(&survey.project, &survey.survey_id), &wanted));
         let found = found.await?.map_err(unlisted)?;
         Ok(json_answer(200, shown(&asked.route.parts[0], &found, &definition).to_string()))
