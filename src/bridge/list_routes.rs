@@ -66,7 +66,8 @@ pub(super) fn page(query: &str, known: &[&str]) -> Result<Query, Problem> {
 /// The filters of deliveries.
 const DELIVERY_FILTERS: [&str; 10] =
     ["status", "survey_id", "user_id", "since", "until", "endpoint_id", "outcome", "http_status", "cause", "type"];
-const DELIVERY_STATUSES: [&str; 6] = ["pending", "waiting", "delivered", "dead", "cancelled", "resent"];
+pub(super) const DELIVERY_STATUSES: [&str; 6] = ["pending", "waiting", "delivered", "dead", "cancelled", "resent"];
+pub(super) const RESPONSE_STATUSES: [&str; 2] = ["partial", "completed"];
 
 /// A filter of deliveries in a body, with the same members as the list's query.
 ///
@@ -132,8 +133,9 @@ impl Query {
     }
 
     fn http_status(&self) -> Result<Option<u16>, Problem> {
-        let wanted = || Problem::field(Code::Invalid, "", "http_status must be a number such as 500");
-        self.text("http_status").map(|text| text.parse().map_err(|_| wanted())).transpose()
+        let Some(text) = self.text("http_status") else { return Ok(None) };
+        let status = text.parse().ok().filter(|status| (100..=599).contains(status));
+        status.map(Some).ok_or_else(|| Problem::field(Code::Invalid, "", "http_status must be a number such as 500"))
     }
 
     pub fn time(&self, name: &str) -> Result<Option<Millis>, Problem> {
@@ -170,7 +172,7 @@ impl App {
             List::Deliveries => check_status(&filter, &DELIVERY_STATUSES)?,
             List::Decisions => check_status(&filter, &DecisionReason::names().collect::<Vec<_>>())?,
             List::Responses => {
-                check_status(&filter, &["partial", "completed"])?;
+                check_status(&filter, &RESPONSE_STATUSES)?;
                 filter.kept_since = self.view.kept_since(&asked.caller.project, self.clock.now());
             }
         }
@@ -204,12 +206,13 @@ impl App {
 
     pub(super) fn stats(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
         let lists = self.lists()?;
+        let query = page(asked.query, &["since", "until"])?;
+        let (since, until) = (query.time("since")?, query.time("until")?);
         let survey = SurveyRef::new(&asked.caller.project, &asked.route.parts[0]);
         if self.view.get(survey.project, Kind::Survey, survey.survey_id).is_none() {
             return Err(Problem::not_found("there is no such survey"));
         }
-        let query = page(asked.query, &["since", "until"])?;
-        let stats = lists.stats(survey, query.time("since")?, query.time("until")?).map_err(unlisted)?;
+        let stats = lists.stats(survey, since, until).map_err(unlisted)?;
         Ok(json_answer(200, stats.to_string()))
     }
 }

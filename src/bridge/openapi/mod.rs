@@ -3,6 +3,7 @@
 //! type. Tests compare every answer that they get with the schema of its route.
 
 mod examples;
+mod parameters;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header};
@@ -12,7 +13,7 @@ use std::sync::LazyLock;
 use super::auth::Kind;
 use super::etag;
 use super::problem::{Answer, json_answer};
-use super::routes::{Name, RouteSpec, TABLE};
+use super::routes::{RouteSpec, TABLE};
 
 /// The document and its entity tag, built once.
 static DOCUMENT: LazyLock<(Bytes, String)> = LazyLock::new(|| {
@@ -26,6 +27,16 @@ static OPERATIONS: LazyLock<Map<String, Value>> = LazyLock::new(|| ours(include_
 /// The problem codes of each status; of 409 any, because gates of link surveys are among
 /// them.
 static PROBLEMS: LazyLock<Map<String, Value>> = LazyLock::new(|| ours(include_str!("problems.json")));
+
+/// The messages that an endpoint of profile standard gets. The document refers to them: makers
+/// of clients take a webhook that stands in its place for a request, and write code for it
+/// that does not compile.
+const WEBHOOKS: [(&str, &str, &str); 4] = [
+    ("response", "ResponseWebhook", "Answers, as they are given and when they are complete"),
+    ("survey", "OfferWebhook", "A survey was displayed or dismissed"),
+    ("closed", "ClosedWebhook", "A survey takes no more responses"),
+    ("user", "ErasureWebhook", "A user was erased"),
+];
 
 fn ours(text: &str) -> Map<String, Value> {
     serde_json::from_str(text).expect("this program's own JSON")
@@ -58,12 +69,7 @@ pub fn document() -> Value {
         },
         "servers": [{"url": "/"}],
         "paths": paths,
-        "webhooks": {
-            "response": webhook("ResponseWebhook", "Answers, as they are given and when they are complete"),
-            "survey": webhook("OfferWebhook", "A survey was displayed or dismissed"),
-            "closed": webhook("ClosedWebhook", "A survey takes no more responses"),
-            "user": webhook("ErasureWebhook", "A user was erased"),
-        },
+        "webhooks": webhooks(|name, _, _| reference("pathItems", name)),
         "components": {
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
@@ -71,6 +77,7 @@ pub fn document() -> Value {
             },
             "schemas": ours(include_str!("schemas.json")),
             "responses": problems(),
+            "pathItems": webhooks(|_, schema, what| webhook(schema, what)),
         },
     })
 }
@@ -80,13 +87,25 @@ fn path(row: &RouteSpec) -> String {
     row.template.replace("…}", "}")
 }
 
+/// What an operation is about: clients are made with a class for each.
+fn tag(row: &RouteSpec) -> &'static str {
+    let mut parts = row.template.split('/').skip(1);
+    match parts.next() {
+        Some("v1") => parts.next().expect("a route of the API has a subject"),
+        Some("api") => "events",
+        Some("livez" | "readyz" | "metrics" | "openapi.json") => "process",
+        _ => "pages",
+    }
+}
+
 fn operation(row: &RouteSpec, kind: Kind, method: &str, summary: &str, path: &str) -> Value {
     let name = format!("{method} {path}");
     let said = OPERATIONS.get(&name).unwrap_or_else(|| panic!("operations.json says nothing of {name}"));
     let mut operation = json!({
         "operationId": format!("{}{:?}", method.to_ascii_lowercase(), row.name),
         "summary": summary,
-        "parameters": parameters(row, said),
+        "tags": [tag(row)],
+        "parameters": parameters::of(row, said),
         "responses": responses(row, said, kind, &name),
     });
     if kind != Kind::None {
@@ -108,34 +127,6 @@ fn reference(of: &str, name: &str) -> Value {
     json!({"$ref": format!("#/components/{of}/{name}")})
 }
 
-fn parameters(row: &RouteSpec, said: &Value) -> Vec<Value> {
-    let in_path = row.template.split('/').filter_map(|part| part.strip_prefix('{'));
-    let mut all: Vec<Value> = in_path
-        .map(|part| part.trim_end_matches(['…', '}']))
-        .map(|name| json!({"name": name, "in": "path", "required": true, "schema": reference("schemas", "Id")}))
-        .collect();
-    for name in said["query"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-        let schema = match name {
-            "limit" => json!({"type": "integer", "minimum": 1, "maximum": 200, "default": 50}),
-            "dry_run" => json!({"type": "boolean"}),
-            "since" | "until" | "at" => reference("schemas", "Time"),
-            _ => json!({"type": "string"}),
-        };
-        all.push(json!({"name": name, "in": "query", "required": false, "schema": schema}));
-    }
-    let takes_condition = said["problems"].as_array().is_some_and(|statuses| statuses.contains(&json!(412)));
-    if takes_condition {
-        let what = "The entity tag of the version that is to be replaced.";
-        all.push(json!({"name": "if-match", "in": "header", "description": what, "schema": {"type": "string"}}));
-    }
-    if matches!(row.name, Name::Events | Name::BlitzllamaEvent | Name::RewardEvent | Name::UserTrigger) {
-        let what = "The event_id, for what sends it as a header.";
-        let schema = reference("schemas", "Id");
-        all.push(json!({"name": "idempotency-key", "in": "header", "description": what, "schema": schema}));
-    }
-    all
-}
-
 fn responses(row: &RouteSpec, said: &Value, kind: Kind, name: &str) -> Map<String, Value> {
     let mut all = Map::new();
     for (status, what) in said["answers"].as_object().into_iter().flatten() {
@@ -143,12 +134,18 @@ fn responses(row: &RouteSpec, said: &Value, kind: Kind, name: &str) -> Map<Strin
         match what {
             Value::String(none) if none.is_empty() => {}
             Value::String(media_type) if media_type.contains('/') => {
-                let schema = if media_type == "application/json" {
-                    json!({"type": "object"})
-                } else {
-                    json!({"type": "string"})
+                let schema = match media_type.as_str() {
+                    "application/json" => json!({"type": "object"}),
+                    "text/event-stream" => {
+                        json!({"description": "Events whose data is such as {\"list\": \"deliveries\"}."})
+                    }
+                    _ => json!({"type": "string"}),
                 };
                 answer["content"] = json!({media_type: {"schema": schema}});
+                // A path that is none is answered to programs.
+                if status.starts_with('4') {
+                    answer["content"]["application/problem+json"] = json!({"schema": reference("schemas", "Problem")});
+                }
             }
             Value::String(schema) => {
                 let mut content = json!({"schema": reference("schemas", schema)});
@@ -158,6 +155,10 @@ fn responses(row: &RouteSpec, said: &Value, kind: Kind, name: &str) -> Map<Strin
                 answer["content"] = json!({"application/json": content});
             }
             rows => answer["content"] = json!({"application/json": {"schema": list(rows)}}),
+        }
+        if said["answers"].get("304").is_some() {
+            let what = "Goes into if-none-match, and where it can be changed into if-match.";
+            answer["headers"] = json!({"etag": {"description": what, "schema": {"type": "string"}}});
         }
         all.insert(status.clone(), answer);
     }
@@ -225,6 +226,10 @@ fn problems() -> Map<String, Value> {
         all.insert(format!("Problem{status}"), answer);
     }
     all
+}
+
+fn webhooks(of: impl Fn(&str, &str, &str) -> Value) -> Map<String, Value> {
+    WEBHOOKS.iter().map(|(name, schema, what)| ((*name).to_owned(), of(name, schema, what))).collect()
 }
 
 fn webhook(schema: &str, summary: &str) -> Value {

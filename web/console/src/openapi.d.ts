@@ -3,27 +3,76 @@ export interface components {
     schemas: {
         /** @description What askwhen explain prints as JSON. */
         Explanation: {
+            user_id: string;
+            project: string;
+            at: components["schemas"]["Time"];
+            partition: number;
+            /** @description Of the first record of the journal that was not known. */
+            offset: number;
+            records?: number;
+            snapshot?: string | null;
+            user: components["schemas"]["User"];
+            /** @description On the trigger that was asked about. */
+            decision?: components["schemas"]["Decision"] | null;
+            needs_grant?: string[];
+            decisions?: components["schemas"]["Decision"][];
+        } & {
             [key: string]: unknown;
         };
+        /** @description What happened; the other members depend on kind. */
         TimelineItem: {
             at: components["schemas"]["Time"];
-            kind: string;
+            /** @enum {string} */
+            kind: "event" | "decision" | "displayed" | "dismissed" | "answers" | "attributes" | "alias" | "delivery" | "erased";
+        } & {
+            [key: string]: unknown;
+        };
+        DistributionRow: {
+            /** @description A number, an option, or what stands for the other one. */
+            value: string | number;
+            text: string;
+            count: number;
+        } & {
+            [key: string]: unknown;
+        };
+        NpsResult: {
+            score: number | null;
+            promoters: number;
+            passives: number;
+            detractors: number;
+            /** @description Half of the 95 % interval, in points. */
+            margin: number | null;
+        } & {
+            [key: string]: unknown;
+        };
+        NewestText: {
+            text: string;
+            response_id: string;
+            user_id?: string | null;
+            answered_at: components["schemas"]["Time"];
         } & {
             [key: string]: unknown;
         };
         QuestionResults: {
             question_id: string;
             type: string;
+            text: string;
             answered: number;
             skipped: number;
-            distribution?: {
-                [key: string]: unknown;
-            }[];
-            mean?: number | null;
-            nps?: {
-                [key: string]: unknown;
-            } | null;
-            texts?: unknown[];
+            distribution: components["schemas"]["DistributionRow"][];
+            mean?: number;
+            nps?: components["schemas"]["NpsResult"];
+            texts?: components["schemas"]["NewestText"][];
+        } & {
+            [key: string]: unknown;
+        };
+        ResultsPoint: {
+            group: string;
+            responses: number;
+            completed: number;
+            completion_rate: number;
+            median_duration_ms: number | null;
+            questions: components["schemas"]["QuestionResults"][];
         } & {
             [key: string]: unknown;
         };
@@ -31,12 +80,10 @@ export interface components {
             survey_id: string;
             responses: number;
             completed: number;
-            completion_rate: number | null;
+            completion_rate: number;
             median_duration_ms: number | null;
             questions: components["schemas"]["QuestionResults"][];
-            series: {
-                [key: string]: unknown;
-            }[];
+            series: components["schemas"]["ResultsPoint"][];
             anonymous?: boolean;
             /** @description Of an anonymous survey: with fewer responses there are no questions. */
             hidden_below?: number;
@@ -82,32 +129,55 @@ export interface components {
             keys: components["schemas"]["Key"][];
         };
         Cause: {
+            /** @description A filter of the list of deliveries, and of jobs. */
             cause: string;
             endpoint_id: string;
             outcome: string | null;
-            http_status?: number | null;
-            error?: string | null;
+            http_status: number | null;
+            error: string | null;
             count: number;
             first_at: components["schemas"]["Time"];
             last_at: components["schemas"]["Time"];
-            example?: unknown;
+            /** @description The id of the newest of them. */
+            example: string;
         } & {
             [key: string]: unknown;
         };
         Causes: {
             causes: components["schemas"]["Cause"][];
         };
+        /** @description What the list of deliveries takes. */
+        DeliveryFilter: {
+            endpoint_id?: components["schemas"]["Id"];
+            /** @enum {string} */
+            status?: "pending" | "waiting" | "delivered" | "dead" | "cancelled" | "resent";
+            survey_id?: components["schemas"]["Id"];
+            user_id?: components["schemas"]["Id"];
+            since?: components["schemas"]["Time"];
+            until?: components["schemas"]["Time"];
+            outcome?: string;
+            http_status?: number | string;
+            cause?: string;
+            type?: string;
+        };
+        /** @description resend takes filter; recover and backfill endpoint_id, since and until; backtest surveys, from, to, displayed, answered (a share) and alone. */
         JobRequest: {
             /** @enum {string} */
             kind: "resend" | "recover" | "backfill" | "backtest";
-            /** @description What the list of deliveries takes. */
-            filter?: {
-                [key: string]: unknown;
-            };
-            dry_run?: boolean;
-            rate?: string;
-        } & {
-            [key: string]: unknown;
+            dry_run?: boolean | null;
+            /** @description Of messages, such as 10/s. */
+            rate?: string | null;
+            filter?: components["schemas"]["DeliveryFilter"] | null;
+            endpoint_id?: components["schemas"]["Id"] | null;
+            since?: components["schemas"]["Time"] | null;
+            until?: components["schemas"]["Time"] | null;
+            surveys?: components["schemas"]["SurveyDefinition"][] | null;
+            survey?: components["schemas"]["SurveyDefinition"] | null;
+            from?: components["schemas"]["Time"] | null;
+            to?: components["schemas"]["Time"] | null;
+            displayed?: boolean | null;
+            answered?: number | null;
+            alone?: boolean | null;
         };
         BegunJob: {
             job_id: string;
@@ -116,13 +186,21 @@ export interface components {
         };
         Job: {
             job_id: string;
-            kind: string;
+            /** @enum {string} */
+            kind: "resend" | "recover" | "backfill" | "backtest";
             /** @enum {string} */
             state: "queued" | "running" | "done" | "cancelled" | "failed";
             done: number;
             total: number;
+            created_at: components["schemas"]["Time"];
             started_at: string | null;
             eta: string | null;
+            actor?: string;
+            parameters?: {
+                [key: string]: unknown;
+            };
+            result?: unknown;
+            error?: string;
         } & {
             [key: string]: unknown;
         };
@@ -248,7 +326,7 @@ export interface components {
             occurred_at?: components["schemas"]["GivenTime"] | null;
             sent_at?: components["schemas"]["GivenTime"] | null;
             /** @description The client key, of a body of type text/plain. */
-            key?: string;
+            key?: string | null;
         };
         Activation: {
             event_id: string | null;
@@ -326,13 +404,13 @@ export interface components {
             /** @description The other name; with a client key it begins with anon-. */
             alias: string;
             /** @description The client key, of a body of type text/plain. */
-            key?: string;
+            key?: string | null;
         };
         OfferReport: {
             occurred_at?: components["schemas"]["GivenTime"] | null;
             sent_at?: components["schemas"]["GivenTime"] | null;
             /** @description The client key, of a body of type text/plain. */
-            key?: string;
+            key?: string | null;
             /** @description Of a dismissal: when to ask again, at most the survey's snooze. */
             ask_again_in?: components["schemas"]["Duration"] | null;
         };
@@ -355,7 +433,7 @@ export interface components {
             completed?: boolean | null;
             sent_at?: components["schemas"]["GivenTime"] | null;
             /** @description The client key, of a body of type text/plain. */
-            key?: string;
+            key?: string | null;
         };
         LinkAnswers: {
             answers: components["schemas"]["Answer"][];
@@ -364,7 +442,7 @@ export interface components {
             context?: components["schemas"]["Context"] | null;
             sent_at?: components["schemas"]["GivenTime"] | null;
             /** @description The client key, of a body of type text/plain. */
-            key?: string;
+            key?: string | null;
             /** @description Of a signed link. */
             token?: string | null;
         };
@@ -458,16 +536,194 @@ export interface components {
         } & {
             [key: string]: unknown;
         };
+        /** @enum {string} */
+        Operator: "eq" | "neq" | "gt" | "gte" | "lt" | "lte" | "between" | "in" | "not_in" | "contains" | "not_contains" | "starts_with" | "ends_with" | "exists" | "not_exists" | "before" | "after" | "within" | "eq_ci" | "contains_ci" | "ends_with_ci" | "in_next";
+        /** @description A property or a dotted path, and what it must be. */
+        PropertyCondition: {
+            property: components["schemas"]["Id"];
+            op: components["schemas"]["Operator"];
+            /** @description As the operator needs it; none of exists and not_exists. */
+            value?: unknown;
+        };
+        AnswerCondition: {
+            question_id: components["schemas"]["Id"];
+            op: components["schemas"]["Operator"];
+            value?: unknown;
+        };
         ShowOn: {
             trigger: components["schemas"]["Id"];
             where?: components["schemas"]["PropertyCondition"][] | null;
         };
-        PropertyCondition: {
-            property: string;
-            op: string;
+        EventPattern: {
+            event: components["schemas"]["Id"];
+            where?: components["schemas"]["PropertyCondition"][] | null;
+        };
+        EventCount: {
+            at_least: number;
+            within: components["schemas"]["Duration"];
+            /** @enum {string|null} */
+            distinct?: "day" | "session" | null;
+        };
+        /** @description Exactly one of event, any, all, sequence, absence. */
+        ActivateDefinition: {
+            event?: components["schemas"]["Id"] | null;
+            where?: components["schemas"]["PropertyCondition"][] | null;
+            count?: components["schemas"]["EventCount"] | null;
+            any?: components["schemas"]["EventPattern"][] | null;
+            all?: components["schemas"]["EventPattern"][] | null;
+            within?: components["schemas"]["Duration"] | null;
+            sequence?: {
+                steps: components["schemas"]["EventPattern"][];
+                within: components["schemas"]["Duration"];
+            } | null;
+            absence?: {
+                after: components["schemas"]["EventPattern"];
+                without: components["schemas"]["EventPattern"];
+                for: components["schemas"]["Duration"];
+            } | null;
+            match?: components["schemas"]["Id"] | null;
+        };
+        TimeSpan: {
+            start_at: components["schemas"]["Time"];
+            end_at: components["schemas"]["Time"];
+        };
+        Schedule: {
+            start_at?: components["schemas"]["Time"] | null;
+            end_at?: components["schemas"]["Time"] | null;
+            /** @description Of IANA, or user. */
+            timezone?: string | null;
+            days?: ("mon" | "tue" | "wed" | "thu" | "fri" | "sat" | "sun")[] | null;
+            hours?: string[] | null;
+            month_days?: (number | "last")[] | null;
+            windows?: components["schemas"]["TimeSpan"][] | null;
+            except?: components["schemas"]["TimeSpan"][] | null;
+        };
+        /** @description One of all, any, not, attribute, survey, tag, event; empty: everybody. */
+        TargetingRule: {
+            all?: components["schemas"]["TargetingRule"][] | null;
+            any?: components["schemas"]["TargetingRule"][] | null;
+            not?: components["schemas"]["TargetingRule"] | null;
+            attribute?: components["schemas"]["Id"] | null;
+            op?: components["schemas"]["Operator"] | null;
             value?: unknown;
-        } & {
-            [key: string]: unknown;
+            survey?: components["schemas"]["Id"] | null;
+            tag?: components["schemas"]["Id"] | null;
+            /** @enum {string|null} */
+            did?: "offered" | "displayed" | "answered" | "completed" | "dismissed" | null;
+            answer?: components["schemas"]["AnswerCondition"] | null;
+            event?: components["schemas"]["Id"] | null;
+            where?: components["schemas"]["PropertyCondition"][] | null;
+            within?: components["schemas"]["Duration"] | null;
+            at_least?: number | null;
+            at_most?: number | null;
+            /** @enum {string|null} */
+            distinct?: "day" | "session" | null;
+        };
+        /** @description What draws together: user, activation, or those who share an attribute. */
+        Unit: ("user" | "activation") | {
+            attribute: components["schemas"]["Id"];
+        };
+        Frequency: {
+            /** @enum {string|null} */
+            repeat?: "once" | "until_responded" | "until_completed" | "every_activation" | null;
+            max_displays?: number | null;
+            /** @description 90d, day, week, month, quarter, year, or {"wave": 2}. */
+            per?: string | Record<string, never> | null;
+            cooldown?: components["schemas"]["Duration"] | null;
+            /** @description A duration, or never. */
+            after_dismissal?: string | null;
+            /** @description respect, ignore, exempt, or a duration of its own. */
+            global_cooldown?: string | null;
+            /** @enum {string|null} */
+            session_cap?: "respect" | "ignore" | null;
+            snooze?: components["schemas"]["Duration"] | null;
+        };
+        Sampling: {
+            percent?: number | null;
+            from?: number | null;
+            salt?: string | null;
+            by?: components["schemas"]["Unit"] | null;
+        };
+        Holdout: {
+            percent?: number | null;
+            group?: string | null;
+            by?: components["schemas"]["Unit"] | null;
+        };
+        /** @description A limit across users. */
+        Cap: {
+            /** @enum {string} */
+            count: "displayed" | "completed";
+            max: number;
+            within?: components["schemas"]["Duration"] | null;
+            per?: {
+                attribute: components["schemas"]["Id"];
+            } | null;
+            /** @enum {string|null} */
+            missing?: "pass" | "shut" | null;
+        };
+        Limits: {
+            max_completed?: number | null;
+            caps?: components["schemas"]["Cap"][] | null;
+        };
+        Experiment: {
+            name: components["schemas"]["Id"];
+            arm: components["schemas"]["Id"];
+        };
+        ScaleLabels: {
+            low?: string | null;
+            high?: string | null;
+        };
+        OtherChoice: {
+            text?: string | null;
+        };
+        NextRule: {
+            /** @description On the answer; left out: always. */
+            when?: {
+                op: components["schemas"]["Operator"];
+                value?: unknown;
+            } | null;
+            goto: components["schemas"]["Id"];
+        };
+        QuestionDefinition: {
+            question_id: components["schemas"]["Id"];
+            /** @enum {string} */
+            type: "text" | "nps" | "single_choice" | "multi_choice" | "rating_number" | "rating_star" | "rating_emoji" | "info";
+            text: string;
+            required?: boolean | null;
+            options?: components["schemas"]["Option"][] | null;
+            other?: components["schemas"]["OtherChoice"] | null;
+            shuffle?: boolean | null;
+            /** @enum {integer|null} */
+            scale?: 3 | 5 | 7 | 10 | null;
+            labels?: components["schemas"]["ScaleLabels"] | null;
+            next?: components["schemas"]["NextRule"][] | null;
+        };
+        EndingDefinition: {
+            ending_id: components["schemas"]["Id"];
+            text: string;
+            link?: string | null;
+        };
+        Translation: {
+            name?: string | null;
+            questions?: {
+                [key: string]: {
+                    text?: string | null;
+                    labels?: components["schemas"]["ScaleLabels"] | null;
+                    options?: {
+                        [key: string]: string | null;
+                    } | null;
+                    other?: components["schemas"]["OtherChoice"] | null;
+                } | null;
+            } | null;
+            endings?: {
+                [key: string]: {
+                    text?: string | null;
+                    link?: string | null;
+                } | null;
+            } | null;
+            ui?: {
+                [key: string]: unknown;
+            } | null;
         };
         /** @description A survey as its file has it; left-out members take their defaults. */
         SurveyDefinition: {
@@ -478,61 +734,71 @@ export interface components {
             name: string;
             /** @enum {string|null} */
             status?: "draft" | "test" | "shadow" | "active" | "paused" | "archived" | null;
-            test_users?: string[] | null;
+            test_users?: components["schemas"]["Id"][] | null;
             priority?: number | null;
+            tags?: components["schemas"]["Id"][] | null;
             link?: boolean | null;
-            schedule?: {
-                [key: string]: unknown;
-            } | null;
-            platforms?: string[] | null;
-            locales?: string[] | null;
+            link_anonymous?: boolean | null;
+            anonymous?: boolean | null;
+            retention?: components["schemas"]["Duration"] | null;
+            platforms?: components["schemas"]["Id"][] | null;
+            locales?: components["schemas"]["Id"][] | null;
+            /** @description A range of semantic versions. */
             app_version?: string | null;
-            /** @description One of event, any, all, sequence, absence. */
-            activate?: {
-                [key: string]: unknown;
-            } | null;
-            expires_after?: string | null;
-            delay?: string | null;
-            cancel_on?: {
-                [key: string]: unknown;
-            }[] | null;
+            activate?: components["schemas"]["ActivateDefinition"] | null;
+            expires_after?: components["schemas"]["Duration"] | null;
+            delay?: components["schemas"]["Duration"] | null;
             /** @enum {string|null} */
             on_repeat?: "refresh" | "keep_first" | null;
+            cancel_on?: components["schemas"]["EventPattern"][] | null;
             show_on?: components["schemas"]["ShowOn"][] | null;
-            targeting?: {
-                [key: string]: unknown;
-            } | null;
-            frequency?: {
-                [key: string]: unknown;
-            } | null;
-            sampling?: {
-                [key: string]: unknown;
-            } | null;
-            holdout?: {
-                [key: string]: unknown;
-            } | null;
-            limits?: {
-                [key: string]: unknown;
-            } | null;
-            expose?: string[] | null;
+            schedule?: components["schemas"]["Schedule"] | null;
+            spread?: components["schemas"]["Duration"] | null;
+            targeting?: components["schemas"]["TargetingRule"] | null;
+            /** @enum {string|null} */
+            settings_targeting?: "respect" | "ignore" | null;
+            frequency?: components["schemas"]["Frequency"] | null;
+            limits?: components["schemas"]["Limits"] | null;
+            sampling?: components["schemas"]["Sampling"] | null;
+            holdout?: components["schemas"]["Holdout"] | null;
+            experiment?: components["schemas"]["Experiment"] | null;
+            expose?: components["schemas"]["Id"][] | null;
             ui?: {
                 [key: string]: unknown;
             } | null;
-            questions: components["schemas"]["Question"][];
-            endings?: components["schemas"]["Ending"][] | null;
-            anonymous?: boolean | null;
-            retention?: string | null;
-        } & {
-            [key: string]: unknown;
+            locale?: string | null;
+            translations?: {
+                [key: string]: components["schemas"]["Translation"] | null;
+            } | null;
+            questions: components["schemas"]["QuestionDefinition"][];
+            endings?: components["schemas"]["EndingDefinition"][] | null;
+            /** @description Shown, and passed over. */
+            version?: unknown;
         };
-        StoredSurvey: {
-            survey_id: string;
-            name: string;
-            status: string;
-            version: number;
-            questions: components["schemas"]["Question"][];
-        } & {
-            [key: string]: unknown;
+        /** @description A preset, or a kind with what it needs; nothing waits for more than 24h. */
+        RetryPolicy: {
+            /** @enum {string|null} */
+            preset?: "standard" | "1flow" | null;
+            /** @enum {string|null} */
+            kind?: "schedule" | "fixed" | "exponential" | null;
+            delays?: components["schemas"]["Duration"][] | null;
+            interval?: components["schemas"]["Duration"] | null;
+            base?: components["schemas"]["Duration"] | null;
+            factor?: number | null;
+            cap?: components["schemas"]["Duration"] | null;
+            jitter?: number | null;
+            max_attempts?: number | null;
+            max_age?: components["schemas"]["Duration"] | null;
+            /** @enum {string|null} */
+            success?: "2xx" | "200" | null;
+            terminal_status?: number[] | null;
+            retry_after?: {
+                honour?: boolean | null;
+                max?: components["schemas"]["Duration"] | null;
+            } | null;
+            breaker?: boolean | null;
+            connect_timeout?: components["schemas"]["Duration"] | null;
+            timeout?: components["schemas"]["Duration"] | null;
         };
         /** @description An endpoint as its file has it; left-out members take their defaults, and a left-out secret is kept. */
         EndpointDefinition: {
@@ -543,20 +809,71 @@ export interface components {
             url: string;
             /** @enum {string|null} */
             profile?: "standard" | "blitzllama" | "1flow" | "slack" | null;
+            /** @description The text itself; files may say {"env": NAME} or {"file": PATH}, which askwhen apply looks up. */
             secret?: string | null;
             enabled?: boolean | null;
-            events?: string[] | null;
-            surveys?: string[] | null;
+            events?: components["schemas"]["Id"][] | null;
+            surveys?: components["schemas"]["Id"][] | null;
+            where?: {
+                survey: components["schemas"]["Id"];
+                question_id: components["schemas"]["Id"];
+                op: components["schemas"]["Operator"];
+                value?: unknown;
+            }[] | null;
             test?: boolean | null;
             include_properties?: boolean | null;
-            retry?: {
-                [key: string]: unknown;
-            } | null;
+            retry?: components["schemas"]["RetryPolicy"] | null;
+            /** @description Such as 100/s. */
             rate_limit?: string | null;
             concurrency?: number | null;
             headers?: {
                 [key: string]: string;
             } | null;
+            tls?: {
+                /** @description The text itself; files may say {"env": NAME} or {"file": PATH}, which askwhen apply looks up. */
+                ca?: string | null;
+                /** @description The text itself; files may say {"env": NAME} or {"file": PATH}, which askwhen apply looks up. */
+                client_cert?: string | null;
+                /** @description The text itself; files may say {"env": NAME} or {"file": PATH}, which askwhen apply looks up. */
+                client_key?: string | null;
+            } | null;
+            /** @description Shown, and passed over. */
+            version?: unknown;
+            /** @description Shown, and passed over. */
+            state?: unknown;
+            /** @description Shown, and passed over. */
+            state_reason?: unknown;
+            /** @description Shown, and passed over. */
+            state_since?: unknown;
+            /** @description Shown, and passed over. */
+            state_until?: unknown;
+            /** @description Shown, and passed over. */
+            public_key?: unknown;
+        };
+        /** @description What is left out takes its default. */
+        SettingsDefinition: {
+            /** @enum {string|null} */
+            kind?: "settings" | null;
+            global_cooldown?: components["schemas"]["Duration"] | null;
+            max_per_session?: number | null;
+            offer_ttl?: components["schemas"]["Duration"] | null;
+            allowed_lateness?: components["schemas"]["Duration"] | null;
+            erase_keeps_cooldown?: boolean | null;
+            targeting?: components["schemas"]["TargetingRule"] | null;
+            schedule?: {
+                except?: components["schemas"]["TimeSpan"][] | null;
+            } | null;
+            caps?: components["schemas"]["Cap"][] | null;
+            max_expires_after?: components["schemas"]["Duration"] | null;
+            offer_known?: components["schemas"]["Duration"] | null;
+            session_lifetime?: components["schemas"]["Duration"] | null;
+        };
+        StoredSurvey: {
+            survey_id: string;
+            name: string;
+            status: string;
+            version: number;
+            questions: components["schemas"]["Question"][];
         } & {
             [key: string]: unknown;
         };
@@ -590,12 +907,30 @@ export interface components {
         } & {
             [key: string]: unknown;
         };
-        DryRun: {
-            /** @enum {boolean} */
-            valid: true;
-            created: boolean;
-            changed: boolean;
+        /** @description What askwhen config print shows: every layer merged, secrets as (hidden), passwords of URLs as hidden. */
+        ProcessConfiguration: {
+            data_dir: string;
+            http: {
+                [key: string]: unknown;
+            };
+            log: {
+                [key: string]: unknown;
+            };
+        } & {
+            [key: string]: unknown;
+        };
+        /** @description What was changed, or would be. */
+        ChangedOrDryRun: {
             version: number;
+            changed: boolean;
+            /** @description Of an endpoint, shown once. */
+            secret?: string;
+            /**
+             * @description Of a dry run, as all that follows.
+             * @enum {boolean}
+             */
+            valid?: true;
+            created?: boolean;
             current?: {
                 [key: string]: unknown;
             } | null;
@@ -610,19 +945,6 @@ export interface components {
         } & {
             [key: string]: unknown;
         };
-        /** @description What askwhen config print shows: every layer merged, secrets as (hidden), passwords of URLs as hidden. */
-        Configuration: {
-            data_dir: string;
-            http: {
-                [key: string]: unknown;
-            };
-            log: {
-                [key: string]: unknown;
-            };
-        } & {
-            [key: string]: unknown;
-        };
-        ChangedOrDryRun: components["schemas"]["Changed"] | components["schemas"]["DryRun"];
         RotateSecret: {
             secret?: string | null;
             overlap?: components["schemas"]["Duration"] | null;
@@ -634,13 +956,13 @@ export interface components {
             error?: string;
         };
         RecoverRequest: {
-            since: components["schemas"]["Time"];
-            until?: components["schemas"]["Time"] | null;
+            since: components["schemas"]["GivenTime"];
+            until?: components["schemas"]["GivenTime"] | null;
             rate?: string | null;
         };
         BackfillRequest: {
-            since: components["schemas"]["Time"];
-            until?: components["schemas"]["Time"] | null;
+            since: components["schemas"]["GivenTime"];
+            until?: components["schemas"]["GivenTime"] | null;
             rate?: string | null;
             dry_run?: boolean | null;
         };

@@ -27,7 +27,7 @@ export type Trigger = Known<'Trigger'> & { uses?: number };
 export type SurveyDefinition = JsonObject & Known<'StoredSurvey', { questions: JsonObject[] & Schemas['StoredSurvey']['questions'] }>;
 
 /** What `?dry_run=true` says of a definition. */
-export type DryRun = Known<'DryRun', { current?: JsonObject | null; body?: JsonObject | null }>;
+export type DryRun = Known<'ChangedOrDryRun', { current?: JsonObject | null; body?: JsonObject | null }>;
 
 export type Stats = Known<'SurveyStats'>;
 export type Endpoint = JsonObject & Known<'StoredEndpoint', { state_reason: string | null; state_since: string | null }>;
@@ -61,12 +61,8 @@ export type TimelineItem = JsonObject & Known<'TimelineItem'>;
 export type ApiKey = Known<'Key', { kind: KeyKind; created_at: string | null; last_used_at: string | null }>;
 export type Job = Known<'Job'> & { result?: unknown; error?: string | null };
 
-export type QuestionResult = Known<'QuestionResults', {
-  distribution?: { value: string | number; text?: string | null; count: number }[];
-  nps?: { score: number; promoters: number; passives: number; detractors: number; margin: number } | null;
-  texts?: (string | { text: string; at?: string })[];
-}> & { text?: string };
-export type Results = Known<'SurveyResults', { questions: QuestionResult[] & Schemas['SurveyResults']['questions']; series: JsonObject[] }>;
+export type QuestionResult = Known<'QuestionResults'>;
+export type Results = Known<'SurveyResults'>;
 
 export type SurveyVersion = Known<'Version', { definition: JsonObject | null }>;
 export type Settings = JsonObject & Known<'Settings'>;

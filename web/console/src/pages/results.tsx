@@ -73,11 +73,9 @@ function Anonymous({ least, responses }: { least: number; responses: number }) {
     : <p class="quiet">The survey is anonymous: groups of fewer than {number(least)} responses are left out.</p>;
 }
 
-/** A group of the series: its name is the first text of it, its size the number of responses. */
-function point(group: Results['series'][number]): { label: string; value: number } {
-  const label = Object.values(group).find((value) => typeof value === 'string') ?? Object.values(group)[0];
-  const text = String(label ?? '–');
-  return { label: /^\d{4}-\d\d-\d\dT00:00/.test(text) ? text.slice(0, 10) : text, value: Number(group.responses ?? group.count ?? 0) };
+/** A group of the series, its size the number of responses. */
+function point({ group, responses }: Results['series'][number]): { label: string; value: number } {
+  return { label: /^\d{4}-\d\d-\d\dT00:00/.test(group) ? group.slice(0, 10) : group || '–', value: responses };
 }
 
 function OfQuestion({ question, text }: { question: QuestionResult; text: string | undefined }) {
@@ -85,7 +83,7 @@ function OfQuestion({ question, text }: { question: QuestionResult; text: string
   return (
     <Section title={text || question.question_id}>
       <p class="quiet">{count(question.answered, 'answer')}, {number(question.skipped)} skipped{question.mean != null ? `, mean ${Math.round(question.mean * 100) / 100}` : ''}. Type {words(question.type)}.</p>
-      {nps && (
+      {nps && nps.score !== null && nps.margin !== null && (
         <ul class="tiles">
           <li><strong>{Math.round(nps.score)}</strong> NPS <span class="quiet">± {Math.round(nps.margin * 10) / 10} (95 %)</span></li>
           <li><strong>{number(nps.promoters)}</strong> promoters <span class="nowrap">(9–10)</span></li>
@@ -97,7 +95,7 @@ function OfQuestion({ question, text }: { question: QuestionResult; text: string
       {question.texts && question.texts.length > 0 && (
         <>
           <h3>Newest texts</h3>
-          <ul class="texts">{question.texts.map((one, i) => <li key={i} dir="auto">{typeof one === 'string' ? one : one.text}</li>)}</ul>
+          <ul class="texts">{question.texts.map((one, i) => <li key={i} dir="auto">{one.text}</li>)}</ul>
         </>
       )}
     </Section>
