@@ -8,38 +8,51 @@ use super::quotas::Quotas;
 use super::state::Engine;
 use askwhen_domain::quota::cap::{CapAnswer, CapKey, CapMessage, CapPlace, CapSignal};
 use askwhen_domain::time::Millis;
-use askwhen_partition::Effects;
+use askwhen_partition::{Effects, Failure};
 use askwhen_wire::record::Internal;
 
 impl Engine {
     /// Applies messages here, or forwards them to their partition.
-    pub(super) fn send_caps(&mut self, messages: Vec<CapMessage>, now: Millis, effects: &mut Effects) {
-        let mut queue = VecDeque::from(self.quotas.caps.receive(messages, now));
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(super) fn send_caps(
+        &mut self,
+        messages: Vec<CapMessage>,
+        now: Millis,
+        effects: &mut Effects,
+    ) -> Result<(), Failure> {
+        let mut queue = VecDeque::from(self.quotas.caps.receive(messages, now)?);
         while let Some(message) = queue.pop_front() {
             let CapMessage { key, to, ref signal, .. } = message;
             match *signal {
                 CapSignal::Answer { request, answer } if to == self.quotas.allocator.partition() => {
                     let more = self.quotas.take_answer(key, request, answer, now);
-                    queue.extend(self.quotas.caps.receive(more, now));
+                    queue.extend(self.quotas.caps.receive(more, now)?);
                 }
                 _ => effects.forwards.push(to_partition(to, &Internal::Cap(message), false)),
             }
         }
+        Ok(())
     }
 
     /// Reports to counters what a record made of places.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
     pub(super) fn change_caps(
         &mut self,
         changes: &[askwhen_domain::quota::cap::CapChange],
         now: Millis,
         effects: &mut Effects,
-    ) {
+    ) -> Result<(), Failure> {
         let of_requests = changes.iter().filter(|change| matches!(change.place, CapPlace::Request(_)));
         self.quotas.used = of_requests.map(|change| change.key).collect();
         if !changes.is_empty() {
             let messages = changes.iter().map(|change| self.quotas.caps.settle(*change)).collect();
-            self.send_caps(messages, now, effects);
+            self.send_caps(messages, now, effects)?;
         }
+        Ok(())
     }
 }
 

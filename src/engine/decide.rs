@@ -101,7 +101,7 @@ impl Engine {
         user.overflowed |= erased_at.is_some() && !user.is_empty();
         out.spilled.iter().for_each(|(hash, seen_at)| self.remembered.keep(*hash, *seen_at));
         self.apply_quota_changes(ctx, &out.quotas, &mut effects);
-        self.change_caps(&out.caps, at.now, &mut effects);
+        self.change_caps(&out.caps, at.now, &mut effects)?;
         if matches!(out.reply, Some(Reply::Repeated))
             && let Some(alias) = self.decided_under(ctx, record, &before)?
         {
@@ -153,7 +153,7 @@ impl Engine {
     fn known_refusals(&self, needs: &[CapAsk], answered: &CapAnswers, now: Millis) -> CapAnswers {
         let mut known = answered.clone();
         for ask in needs.iter().filter(|ask| !answered.contains_key(&ask.key)) {
-            let refusal = self.quotas.caps.refusal(ask.key, ask.rule, now);
+            let refusal = self.quotas.caps.refusal(*ask, now);
             known.extend(refusal.map(|refusal| (ask.key, CapAnswer::Refused(refusal))));
         }
         known
@@ -277,7 +277,7 @@ impl Engine {
     ) -> Result<Option<String>, askwhen_store::Error> {
         let (Body::Trigger { .. }, Some(event_id)) = (&record.body, &record.event_id) else { return Ok(None) };
         let own = id::event_hash(&record.project, &record.user_id, event_id);
-        if user.has_seen(own) || self.answered_before(ctx, record, own)?.is_some() {
+        if user.has_seen(own) || self.stored_answer(ctx, record, own)?.is_some() {
             return Ok(None);
         }
         let since = ctx.now.saturating_sub(ctx.project.settings.offer_ttl.min(DECISION_KEPT));

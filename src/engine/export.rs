@@ -5,10 +5,12 @@ use crate::engine::families;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::counters::{self, Counters};
 use super::quotas::Quotas;
 use super::table::{DefinitionRow, NAMES, REQUESTS, Table};
+use super::users::CacheLimit;
 use askwhen_domain::id;
-use askwhen_domain::quota::cap::{CapAllocator, CapKey, CapPlace, CapRule};
+use askwhen_domain::quota::cap::{CapCounter, CapKey, CapPlace, CapRule};
 use askwhen_domain::quota::{self, Holds};
 use askwhen_domain::refs::SurveyKey;
 use askwhen_domain::time::Millis;
@@ -97,7 +99,7 @@ pub fn repartition(from: &[Arc<Store>], into: &[Arc<Store>]) -> Result<u64, Erro
     let mut out = TargetStores { stores: into, batches: into.iter().map(|_| (0, Batch::default())).collect() };
     let mut users = 0;
     let mut holds: Vec<Holds> = vec![Holds::new(); into.len()];
-    let mut places: Vec<HeldPlace> = Vec::new();
+    let mut places: HeldPlaces = BTreeMap::new();
     for (partition, store) in (0..).zip(from) {
         store.each(families::USERS, |key, value| {
             let user_id = key.splitn(2, |byte| *byte == 0).nth(1).unwrap_or_default();
@@ -116,10 +118,11 @@ pub fn repartition(from: &[Arc<Store>], into: &[Arc<Store>]) -> Result<u64, Erro
                 }
             }
             let pins = user.extension.iter().flat_map(|extension| extension.caps.values().flatten());
-            places.extend(pins.filter_map(|pin| match pin.place {
-                Some(CapPlace::Held(until)) => Some(HeldPlace { key: pin.key, rule: pin.rule, until, partition: to }),
-                _ => None,
-            }));
+            for pin in pins {
+                if let Some(CapPlace::Held(until)) = pin.place {
+                    places.entry(pin.key).or_insert((pin.rule, Vec::new())).1.push((until, to));
+                }
+            }
             users += 1;
             out.put(to, families::USERS, &key, &state::encode(&user))
         })?;
@@ -131,40 +134,49 @@ pub fn repartition(from: &[Arc<Store>], into: &[Arc<Store>]) -> Result<u64, Erro
         }
     }
     definitions(from, &mut out)?;
+    caps(from, &mut out, places)?;
     out.finish()?;
-    quotas(from, into, holds, &places)?;
+    quotas(from, into, holds)?;
     Ok(users)
 }
 
-/// A place of a counter that a user's offer holds.
-struct HeldPlace {
-    key: CapKey,
-    rule: CapRule,
-    until: Millis,
-    /// The new partition of the user.
-    partition: u32,
+/// By counter, its rule and the places that offers of users hold: each with its end and the
+/// new partition of the user.
+type HeldPlaces = BTreeMap<CapKey, (CapRule, Vec<(Millis, u32)>)>;
+
+/// Writes each counter to its new partition, with the places that users hold.
+fn caps(from: &[Arc<Store>], out: &mut TargetStores<'_>, mut places: HeldPlaces) -> Result<(), Error> {
+    let new = out.stores.len() as u32;
+    let mut put = |key: CapKey, counter: &CapCounter| {
+        let (stored_key, value) = counters::row(key, counter);
+        out.put(key.home(new), families::QUOTAS, &stored_key, &value)
+    };
+    for store in from {
+        counters::each(store, |key, counter| {
+            let held = places.remove(&key).map(|(_, held)| held);
+            put(key, &counter.moved(held.into_iter().flatten()))
+        })?;
+    }
+    places.into_iter().try_for_each(|(key, (rule, held))| {
+        let used_at = held.iter().map(|(until, _)| *until).max().unwrap_or(Millis::MIN);
+        put(key, &CapCounter::new(rule, used_at).moved(held))
+    })
 }
 
-fn quotas(from: &[Arc<Store>], into: &[Arc<Store>], holds: Vec<Holds>, places: &[HeldPlace]) -> Result<(), Error> {
+fn quotas(from: &[Arc<Store>], into: &[Arc<Store>], holds: Vec<Holds>) -> Result<(), Error> {
     let mut leases = Vec::new();
     let new = into.len() as u32;
-    let mut caps: Vec<CapAllocator> = (0..new).map(|partition| CapAllocator::new(partition, new)).collect();
     for (partition, store) in (0..).zip(from) {
-        let quotas = Quotas::load(store, partition, from.len() as u32)?;
+        let quotas = Quotas::load(store, partition, from.len() as u32, CacheLimit::from(0))?;
         if quotas.anyone_waits() {
             return Err(Error::WaitingGrants);
         }
         leases.extend(quotas.allocator.leases);
-        for (key, counter) in quotas.caps.counters() {
-            caps[key.home(new) as usize].install(key, counter.clone().without_places());
-        }
     }
-    for HeldPlace { key, rule, until, partition } in places {
-        caps[key.home(new) as usize].hold(*key, *rule, *until, *partition);
-    }
-    for ((allocator, caps), store) in quota::redistribute(leases, holds).into_iter().zip(caps).zip(into) {
+    for ((partition, allocator), store) in (0..).zip(quota::redistribute(leases, holds)).zip(into) {
         let mut batch = Batch::default();
-        Quotas::of(allocator, caps).freeze(None)(&mut batch);
+        let counters = Counters::new(store.clone(), partition, new, CacheLimit::from(0));
+        Quotas::new(allocator, counters).freeze(None)(&mut batch);
         store.write(batch)?;
     }
     Ok(())
@@ -227,7 +239,7 @@ pub fn endpoint_commands(registrar: &Store) -> Result<Vec<DeliveryRecord>, Error
 #[cfg(test)]
 mod tests {
     use super::*;
-    use askwhen_domain::quota::cap::{CapAsk, CapChange, CapEvent, CapMessage, CapOutcome, PinnedCap};
+    use askwhen_domain::quota::cap::{CapAllocator, CapAsk, CapChange, CapEvent, CapMessage, CapOutcome, PinnedCap};
     use askwhen_domain::quota::{QuotaLease, QuotaStatus};
     use askwhen_domain::user::User;
     use askwhen_store::{Memory, keys};
@@ -269,7 +281,7 @@ mod tests {
             store.write(batch).unwrap();
         }
         repartition(&from, &into).unwrap();
-        let mut coordinator = Quotas::load(&into[0], 0, 5).unwrap();
+        let mut coordinator = Quotas::load(&into[0], 0, 5, CacheLimit::from(0)).unwrap();
         assert_eq!(coordinator.allocator.leases[&key].used, 8);
         assert!(coordinator.allocator.ask(&key, 5, 0).is_empty(), "its own coordinator answers");
         assert_eq!(
@@ -296,7 +308,10 @@ mod tests {
                 caps.receive(messages.to_vec(), 5);
             }
             let mut batch = Batch::default();
-            Quotas::of(quota::QuotaAllocator::new(home, old as u32), caps).freeze(None)(&mut batch);
+            for (key, counter) in caps.take_dirty() {
+                let (stored_key, value) = counters::row(key, &counter.expect("it counts"));
+                batch.put(families::QUOTAS, stored_key, value);
+            }
             from[home as usize].write(batch).unwrap();
         }
         let mut ann = User::default();
@@ -309,9 +324,13 @@ mod tests {
         repartition(&from, &into).unwrap();
         for value in 0..20_u128 {
             let home = key(value).home(new as u32);
-            let quotas = Quotas::load(&into[home as usize], home, new as u32).unwrap();
-            let counter = quotas.caps.counters().find(|(known, _)| *known == key(value)).map(|(_, counter)| counter);
-            assert_eq!(counter.map(|counter| counter.count(5)), Some(2), "of value {value}");
+            let mut counts = Vec::new();
+            counters::each(&into[home as usize], |known, counter| {
+                counts.extend((known == key(value)).then(|| counter.count(5)));
+                Ok::<_, Error>(())
+            })
+            .unwrap();
+            assert_eq!(counts, [2], "of value {value}");
         }
     }
 }

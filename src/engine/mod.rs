@@ -8,11 +8,13 @@ mod changes;
 mod closing;
 mod closings;
 mod commands;
+mod counters;
 mod decide;
 mod decided;
 mod endpoint_secrets;
 pub mod export;
 pub mod families;
+mod gauge;
 mod open_windows;
 mod outputs;
 mod pending;
@@ -85,6 +87,8 @@ impl Machine for Engine {
     }
 
     fn persisted(&mut self) {
+        self.quotas.caps.persisted();
+        self.users.set_beside(self.quotas.caps.memory_bytes());
         self.users.persisted();
         self.recent.persisted();
         self.remembered.persisted();

@@ -85,7 +85,7 @@ impl Engine {
         self.quotas.dirty.insert(at.origin.offset);
         let mut effects = Effects::default();
         let asks = self.quotas.ask_caps(at.origin.offset, at.now);
-        self.send_caps(asks, at.now, &mut effects);
+        self.send_caps(asks, at.now, &mut effects)?;
         self.resume_pending(at, &mut effects)?;
         Ok(effects)
     }
@@ -183,14 +183,14 @@ impl Engine {
                     }
                 }
                 messages.extend(self.quotas.ask_caps(offset, at.now));
-                self.send_caps(messages, at.now, effects);
+                self.send_caps(messages, at.now, effects)?;
                 Ok(Some(surveys))
             }
             Applied::Done(late) => {
                 self.quotas.pending.remove(&offset);
                 let left = pending.caps.left(&std::mem::take(&mut self.quotas.used));
                 let messages = self.quotas.give_back(left, offset);
-                self.send_caps(messages, at.now, effects);
+                self.send_caps(messages, at.now, effects)?;
                 self.quotas.released += 1;
                 effects.outputs.extend(late.outputs);
                 effects.forwards.extend(late.forwards);

@@ -4,12 +4,15 @@
 use crate::engine::families;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
 
 use super::cap_requests::CapRequests;
 use super::changes::Changes;
+use super::counters::Counters;
+use super::users::CacheLimit;
 use askwhen_domain::id;
 use askwhen_domain::json::Json;
-use askwhen_domain::quota::cap::{CapAllocator, CapCounter, CapKey};
+use askwhen_domain::quota::cap::CapKey;
 use askwhen_domain::quota::{QuotaAllocator, QuotaCoordinator, QuotaLease, QuotaStatus};
 use askwhen_domain::record::{Body, Record};
 use askwhen_domain::refs::{SurveyKey, SurveyRef};
@@ -25,8 +28,6 @@ const MAX_JOINED: usize = 64;
 const LEASE: &[u8] = b"account/";
 const COORDINATOR: &[u8] = b"bank/";
 const PENDING: &[u8] = b"parked/";
-const COUNTER: &[u8] = b"cap/";
-const REFUSAL: &[u8] = b"full/";
 /// Key of the state of closing surveys.
 pub const CLOSINGS: &[u8] = b"closings";
 
@@ -80,10 +81,9 @@ impl WaitingGrants {
 }
 
 /// The quotas of a partition, and the requests that wait for them.
-#[derive(Debug, Default)]
 pub struct Quotas {
     pub allocator: QuotaAllocator,
-    pub caps: CapAllocator,
+    pub caps: Counters,
     /// By the offset of the request's record.
     pub pending: BTreeMap<u64, PendingRequest>,
     pub dirty: BTreeSet<u64>,
@@ -98,16 +98,32 @@ pub struct Quotas {
 }
 
 impl Quotas {
+    /// State of a store that has none.
+    pub fn new(allocator: QuotaAllocator, caps: Counters) -> Quotas {
+        Quotas {
+            allocator,
+            caps,
+            pending: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            moved: false,
+            answered: false,
+            used: Vec::new(),
+            released: 0,
+        }
+    }
+
     /// Loads the state from a store.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn load(store: &Store, partition: u32, partitions: u32) -> Result<Quotas, askwhen_store::Error> {
-        let mut quotas = Quotas {
-            allocator: QuotaAllocator::new(partition, partitions),
-            caps: CapAllocator::new(partition, partitions),
-            ..Quotas::default()
-        };
+    pub fn load(
+        store: &Arc<Store>,
+        partition: u32,
+        partitions: u32,
+        limit: CacheLimit,
+    ) -> Result<Quotas, askwhen_store::Error> {
+        let counters = Counters::new(store.clone(), partition, partitions, limit);
+        let mut quotas = Quotas::new(QuotaAllocator::new(partition, partitions), counters);
         let damaged = |e: serde_json::Error| askwhen_store::Error::damaged("quotas", e);
         store.each(families::QUOTAS, |key, value| {
             if let Some(offset) = key.strip_prefix(PENDING) {
@@ -119,20 +135,12 @@ impl Quotas {
             } else if let Some(name) = key.strip_prefix(COORDINATOR) {
                 let coordinator: QuotaCoordinator = serde_json::from_slice(&value).map_err(damaged)?;
                 quotas.allocator.restore(key_of(name), None, Some(coordinator));
-            } else if let Some(key) = key.strip_prefix(COUNTER).and_then(CapKey::from_bytes) {
-                let counter: CapCounter = serde_json::from_slice(&value).map_err(damaged)?;
-                quotas.caps.restore(key, counter);
-            } else if let Some(key) = key.strip_prefix(REFUSAL).and_then(CapKey::from_bytes) {
-                quotas.caps.restore_refusal(key, serde_json::from_slice(&value).map_err(damaged)?);
+            } else {
+                quotas.caps.load(&key, &value)?;
             }
             Ok::<_, askwhen_store::Error>(())
         })?;
         Ok(quotas)
-    }
-
-    /// State whose changes fill an empty store.
-    pub fn of(allocator: QuotaAllocator, caps: CapAllocator) -> Quotas {
-        Quotas { allocator, caps, ..Quotas::default() }
     }
 
     pub fn anyone_waits(&self) -> bool {
@@ -155,19 +163,13 @@ impl Quotas {
                 changes.push((stored_key(COORDINATOR, &key), serde_json::to_vec(coordinator).ok()));
             }
         }
-        for (key, counter) in self.caps.take_dirty() {
-            let value = counter.and_then(|counter| serde_json::to_vec(&counter).ok());
-            changes.push(([COUNTER, &key.to_bytes()].concat(), value));
-        }
-        for (key, refusal) in self.caps.take_dirty_refusals() {
-            let value = refusal.and_then(|refusal| serde_json::to_vec(&refusal).ok());
-            changes.push(([REFUSAL, &key.to_bytes()].concat(), value));
-        }
         for offset in std::mem::take(&mut self.dirty) {
             let pending = self.pending.get(&offset).and_then(|pending| serde_json::to_vec(pending).ok());
             changes.push(([PENDING, &offset.to_be_bytes()].concat(), pending));
         }
+        let counters = self.caps.freeze();
         Box::new(move |batch| {
+            counters(batch);
             for (key, value) in changes {
                 match value {
                     Some(value) => batch.put(families::QUOTAS, key, value),

@@ -41,7 +41,7 @@ pub(super) struct CapturedOutputs {
 }
 
 impl Engine {
-    /// Loads the state of a store; `cached` bounds the bytes of decoded users.
+    /// Loads the state of a store; `cached` bounds the bytes of decoded users and counters.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -52,13 +52,14 @@ impl Engine {
         cached: impl Into<CacheLimit>,
     ) -> Result<Engine, StopReason> {
         let table = Table::load(&store)?;
-        let quotas = Quotas::load(&store, partition, partitions)?;
+        let cached: CacheLimit = cached.into();
+        let quotas = Quotas::load(&store, partition, partitions, cached.clone())?;
         let closings = match store.get(families::QUOTAS, CLOSINGS)? {
             Some(value) => serde_json::from_slice(&value).map_err(|e| Error::damaged("closings", e))?,
             None => Closings::default(),
         };
         let mut engine = Engine {
-            users: Users::new(store.clone(), cached.into()),
+            users: Users::new(store.clone(), cached),
             recent: RecentDecisions::new(store.clone()),
             quotas,
             closings,
@@ -142,7 +143,10 @@ impl Engine {
     }
 
     /// What the counter in this partition would answer.
-    pub fn counter_answers(&self, ask: CapAsk, at: Millis) -> CapAnswer {
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn counter_answers(&self, ask: CapAsk, at: Millis) -> Result<CapAnswer, Error> {
         self.quotas.caps.look(ask, at)
     }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::changes::Changes;
+use super::gauge::Gauge;
 use askwhen_domain::user::User;
 use askwhen_partition::Failure;
 use askwhen_store::{Store, keys};
@@ -19,9 +20,11 @@ const SLOT_BYTES: usize = 640;
 /// The cache is swept only when this fraction of its limit can be gained, so that sweeps
 /// stay rare.
 const SWEPT_SHARE: usize = 8;
+/// At most this fraction of the limit is left to counters.
+const MOST_BESIDE: usize = 4;
 
-/// How many bytes of decoded users a partition keeps; it may change at any time. Users that
-/// changed since the last checkpoint are kept beyond it.
+/// How many bytes of decoded users and counters a partition keeps; it may change at any time.
+/// What changed since the last checkpoint is kept beyond it.
 #[derive(Debug, Clone)]
 pub struct CacheLimit(Arc<AtomicUsize>);
 
@@ -60,6 +63,8 @@ pub struct Users {
     /// The bytes of all slots.
     bytes: usize,
     limit: CacheLimit,
+    /// The bytes of the limit that counters take.
+    beside_bytes: usize,
     /// The number of bytes above which a sweep is worth while.
     sweep_at: usize,
     /// Checkpoints begun, and the last one written.
@@ -77,10 +82,11 @@ impl Users {
             dirty_bytes: 0,
             bytes: 0,
             limit,
+            beside_bytes: 0,
             sweep_at: 0,
             freezes: 0,
             written: 0,
-            gauge: Gauge::default(),
+            gauge: Gauge::of(&askwhen_process::metrics::get().memory_users),
         }
     }
 
@@ -139,6 +145,11 @@ impl Users {
         self.dirty_bytes
     }
 
+    /// Sets how many bytes of the limit counters take.
+    pub fn set_beside(&mut self, bytes: usize) {
+        self.beside_bytes = bytes;
+    }
+
     pub fn freeze(&mut self) -> Changes {
         self.freezes += 1;
         self.dirty_bytes = 0;
@@ -171,7 +182,8 @@ impl Users {
     /// Evicts users that the store has and that were not used since the last sweep, or all
     /// that the store has if that is not enough.
     fn make_room(&mut self, more: usize) {
-        let limit = self.limit.bytes();
+        let all = self.limit.bytes();
+        let limit = all - self.beside_bytes.min(all / MOST_BESIDE);
         if self.bytes + more <= limit.max(self.sweep_at) {
             return;
         }
@@ -204,7 +216,7 @@ impl Users {
     /// A slot has grown or shrunk.
     fn account(&mut self, before: usize, after: usize) {
         self.bytes = self.bytes - before + after;
-        self.gauge.change(before, after);
+        self.gauge.set(self.bytes);
     }
 }
 
@@ -213,26 +225,6 @@ impl Users {
 fn weight(user: &User) -> usize {
     let bytes = user.approximate_bytes();
     SLOT_BYTES + bytes + bytes / 2
-}
-
-/// This partition's part of `askwhen_memory_bytes{part="users"}`.
-#[derive(Default)]
-struct Gauge {
-    reported: i64,
-}
-
-impl Gauge {
-    fn change(&mut self, before: usize, after: usize) {
-        let change = after as i64 - before as i64;
-        self.reported += change;
-        askwhen_process::metrics::get().memory_users.add(change);
-    }
-}
-
-impl Drop for Gauge {
-    fn drop(&mut self) {
-        askwhen_process::metrics::get().memory_users.sub(self.reported);
-    }
 }
 
 #[cfg(test)]

@@ -256,7 +256,7 @@ impl OtherPartitions<'_> {
     fn counter(&mut self, own: &Replayer<Engine>, request: u64, ask: CapAsk) -> Result<CapMessage, Error> {
         let from = ask.key.home(self.past.source.partitions);
         let now = self.now;
-        let answer = self.ask(own, from, |engine| engine.counter_answers(ask, now))?;
+        let answer = self.ask(own, from, |engine| engine.counter_answers(ask, now))?.map_err(Error::failed)?;
         Ok(CapMessage { key: ask.key, from, to: self.asking, signal: CapSignal::Answer { request, answer } })
     }
 }

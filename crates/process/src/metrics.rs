@@ -46,6 +46,7 @@ pub struct Metrics {
     pub disk_free_bytes: Gauge,
     pub memory_bytes: IntGaugeVec,
     pub memory_users: IntGauge,
+    pub memory_counters: IntGauge,
     pub process_lost_log_lines: IntCounterVec,
     pub process_panics: IntCounter,
 }
@@ -173,6 +174,7 @@ impl Metrics {
             snapshot_age_seconds,
             disk_free_bytes,
             memory_users: memory_bytes.with_label_values(&["users"]),
+            memory_counters: memory_bytes.with_label_values(&["counters"]),
             memory_bytes,
             process_lost_log_lines: counters(
                 "process_lost_log_lines_total",

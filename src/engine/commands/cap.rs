@@ -10,7 +10,7 @@ use askwhen_partition::{Effects, Failure, RecordContext};
 /// When the store cannot be read.
 pub fn apply(engine: &mut Engine, at: RecordContext<'_>, command: CapMessage) -> Result<Effects, Failure> {
     let mut effects = Effects::default();
-    engine.send_caps(vec![command], at.now, &mut effects);
+    engine.send_caps(vec![command], at.now, &mut effects)?;
     if engine.quotas.anyone_waits() {
         engine.resume_pending(at, &mut effects)?;
     }

@@ -10,7 +10,7 @@ mod counter;
 mod definition;
 mod message;
 
-pub use allocator::CapAllocator;
+pub use allocator::{CapAllocator, CapRank};
 pub use counter::CapCounter;
 pub use definition::{Cap, CapEvent, CapKey, CapRule, MissingValue};
 pub use message::{CapAnswer, CapAsk, CapChange, CapMessage, CapOutcome, CapPlace, CapRefusal, CapSignal, PinnedCap};

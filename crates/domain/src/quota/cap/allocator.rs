@@ -1,4 +1,6 @@
-//! The counters that a partition keeps, and the refusals that it has received.
+//! The counters that a partition keeps, and the refusals that it has received. A counter
+//! that is not in memory must be loaded before a message reaches it; which counters are in
+//! memory decides nothing.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -15,18 +17,29 @@ const FORGOTTEN_PERCENT: usize = 1;
 /// again.
 const MAX_REFUSALS: usize = 10_000;
 
+/// About how many bytes a refusal takes in memory, with its key.
+const REFUSAL_BYTES: usize = 112;
+
+/// The order in which values of a full cap are dropped: whether the counter still has an
+/// effect, when it was last used, and its key.
+pub type CapRank = (bool, Millis, CapKey);
+
 /// The counters and refusals of one partition.
 #[derive(Debug, Default)]
 pub struct CapAllocator {
     partition: u32,
     partitions: u32,
+    /// The counters in memory.
     counters: BTreeMap<CapKey, CapCounter>,
-    /// By cap, how many of its values are counted here.
+    /// By cap, how many of its values this partition counts, in memory or not.
     sizes: BTreeMap<u64, usize>,
     refusals: BTreeMap<CapKey, CapRefusal>,
     /// Counters that have changed since [`CapAllocator::take_dirty`].
     dirty: BTreeSet<CapKey>,
     dirty_refusals: BTreeSet<CapKey>,
+    /// The bytes of all counters in memory, and of those that changed.
+    bytes: usize,
+    dirty_bytes: usize,
 }
 
 impl CapAllocator {
@@ -34,39 +47,84 @@ impl CapAllocator {
         CapAllocator { partition, partitions, ..CapAllocator::default() }
     }
 
-    pub fn restore(&mut self, key: CapKey, counter: CapCounter) {
-        if self.counters.insert(key, counter).is_none() {
-            *self.sizes.entry(key.cap).or_default() += 1;
+    pub fn partition(&self) -> u32 {
+        self.partition
+    }
+
+    /// Notes a value whose counter is not in memory.
+    pub fn add_known(&mut self, key: CapKey) {
+        *self.sizes.entry(key.cap).or_default() += 1;
+    }
+
+    /// Loads the counter of a known value into memory.
+    pub fn load(&mut self, key: CapKey, counter: CapCounter) {
+        self.bytes += counter.len_bytes();
+        if self.dirty.contains(&key) {
+            self.dirty_bytes += counter.len_bytes();
+        }
+        self.counters.insert(key, counter);
+    }
+
+    /// Whether a counter is in memory.
+    pub fn has(&self, key: CapKey) -> bool {
+        self.counters.contains_key(&key)
+    }
+
+    /// Whether a counter was changed or dropped since [`CapAllocator::take_dirty`].
+    pub fn is_dirty(&self, key: CapKey) -> bool {
+        self.dirty.contains(&key)
+    }
+
+    /// Whether others must be dropped before another value of a cap is counted.
+    pub fn is_full(&self, cap: u64) -> bool {
+        let bound = MAX_VALUES.div_ceil(self.partitions.max(1) as usize);
+        self.sizes.get(&cap).is_some_and(|size| *size >= bound)
+    }
+
+    /// The rank of a value among those that may be dropped; `None` while places are open.
+    pub fn rank(key: CapKey, counter: &CapCounter, now: Millis) -> Option<CapRank> {
+        (!counter.is_open()).then(|| (!counter.is_over(now), counter.used_at(), key))
+    }
+
+    /// Adds the counter of a new value. If the cap is full, others are dropped: those in
+    /// memory, and those that `elsewhere` ranks.
+    pub fn begin(&mut self, key: CapKey, rule: CapRule, now: Millis, elsewhere: Vec<CapRank>) {
+        if self.is_full(key.cap) {
+            self.make_room(key.cap, now, elsewhere);
+        }
+        self.add_known(key);
+        self.load(key, CapCounter::new(rule, now));
+    }
+
+    /// Evicts unchanged counters, those used least recently first, until the rest takes at
+    /// most `most_bytes`.
+    pub fn evict(&mut self, most_bytes: usize) {
+        if self.bytes <= most_bytes {
+            return;
+        }
+        let clean = self.counters.iter().filter(|(key, _)| !self.dirty.contains(key));
+        let mut oldest: Vec<(Millis, CapKey)> = clean.map(|(key, counter)| (counter.used_at(), *key)).collect();
+        oldest.sort_unstable();
+        for (_, key) in oldest {
+            if self.bytes <= most_bytes {
+                break;
+            }
+            self.bytes -= self.counters.remove(&key).map_or(0, |counter| counter.len_bytes());
         }
     }
 
-    /// The same, for a counter that the store does not have yet.
-    pub fn install(&mut self, key: CapKey, counter: CapCounter) {
-        self.restore(key, counter);
-        self.dirty.insert(key);
+    /// About how many bytes counters and refusals take in memory.
+    pub fn memory_bytes(&self) -> usize {
+        self.bytes + self.refusals.len() * REFUSAL_BYTES
     }
 
     pub fn restore_refusal(&mut self, key: CapKey, refusal: CapRefusal) {
         self.refusals.insert(key, refusal);
     }
 
-    pub fn counters(&self) -> impl Iterator<Item = (CapKey, &CapCounter)> {
-        self.counters.iter().map(|(key, counter)| (*key, counter))
-    }
-
-    /// Counts the place of an offer whose user moved to a partition.
-    pub fn hold(&mut self, key: CapKey, rule: CapRule, until: Millis, partition: u32) {
-        if !self.counters.contains_key(&key) {
-            self.restore(key, CapCounter::new(rule, until));
-        }
-        if let Some(counter) = self.counters.get_mut(&key) {
-            counter.hold(until, partition);
-            self.dirty.insert(key);
-        }
-    }
-
     /// Counters that have changed, each with its new value; `None` for a dropped one.
     pub fn take_dirty(&mut self) -> Vec<(CapKey, Option<CapCounter>)> {
+        self.dirty_bytes = 0;
         let dirty = std::mem::take(&mut self.dirty);
         dirty.into_iter().map(|key| (key, self.counters.get(&key).cloned())).collect()
     }
@@ -78,8 +136,7 @@ impl CapAllocator {
     }
 
     pub fn dirty_bytes(&self) -> usize {
-        let counters = self.dirty.iter().filter_map(|key| self.counters.get(key)).map(CapCounter::len_bytes);
-        counters.sum::<usize>() + self.dirty_refusals.len() * 64
+        self.dirty_bytes + self.dirty_refusals.len() * REFUSAL_BYTES
     }
 
     /// The refusal of a counter that stays full until a time, however offers end.
@@ -155,50 +212,53 @@ impl CapAllocator {
     }
 
     fn count(&mut self, key: CapKey, from: u32, signal: &CapSignal, now: Millis) -> Vec<(u32, CapSignal)> {
-        if let (CapSignal::Ask { rule, .. }, false) = (signal, self.counters.contains_key(&key)) {
-            self.make_room(key.cap, now);
-            self.restore(key, CapCounter::new(*rule, now));
+        if let (CapSignal::Ask { rule, .. }, false) = (signal, self.has(key)) {
+            self.begin(key, *rule, now, Vec::new());
         }
         // A counter that was dropped has nothing to change.
         let Some(counter) = self.counters.get_mut(&key) else { return Vec::new() };
+        let before = counter.len_bytes();
         let signals = counter.receive(from, signal, now);
-        let is_over = counter.is_over(now);
-        self.dirty.insert(key);
+        let (after, is_over) = (counter.len_bytes(), counter.is_over(now));
+        self.note_dirty(key, before, after);
         if is_over {
             self.forget(key);
         }
         signals
     }
 
+    /// Notes that a counter has changed, with its bytes before and after.
+    fn note_dirty(&mut self, key: CapKey, before: usize, after: usize) {
+        let is_first = self.dirty.insert(key);
+        self.bytes = self.bytes - before + after;
+        self.dirty_bytes = self.dirty_bytes - if is_first { 0 } else { before } + after;
+    }
+
     fn forget(&mut self, key: CapKey) {
-        if self.counters.remove(&key).is_some() {
-            self.dirty.insert(key);
-            let size = self.sizes.entry(key.cap).or_default();
-            *size = size.saturating_sub(1);
-            if *size == 0 {
-                self.sizes.remove(&key.cap);
-            }
+        let before = self.counters.remove(&key).map_or(0, |counter| counter.len_bytes());
+        self.note_dirty(key, before, 0);
+        let size = self.sizes.entry(key.cap).or_default();
+        *size = size.saturating_sub(1);
+        if *size == 0 {
+            self.sizes.remove(&key.cap);
         }
     }
 
     /// Makes room for another value of a cap: counters without any effect are dropped
     /// first, then those used least recently.
-    fn make_room(&mut self, cap: u64, now: Millis) {
-        let bound = MAX_VALUES.div_ceil(self.partitions.max(1) as usize);
-        if self.sizes.get(&cap).is_none_or(|size| *size < bound) {
-            return;
-        }
+    fn make_room(&mut self, cap: u64, now: Millis, elsewhere: Vec<CapRank>) {
         let of_cap = CapKey { cap, value: 0 }..=CapKey { cap, value: u128::MAX };
-        let idle = self.counters.range(of_cap).filter(|(_, counter)| !counter.is_open());
-        let rank = |(key, counter): (&CapKey, &CapCounter)| (!counter.is_over(now), counter.used_at(), *key);
-        let mut ranked: Vec<(bool, Millis, CapKey)> = idle.map(rank).collect();
+        let here = self.counters.range(of_cap).filter_map(|(key, counter)| CapAllocator::rank(*key, counter, now));
+        let mut ranked = elsewhere;
+        ranked.extend(here);
         ranked.sort_unstable();
+        let bound = MAX_VALUES.div_ceil(self.partitions.max(1) as usize);
         let least = (bound * FORGOTTEN_PERCENT / 100).max(1);
         let over = ranked.iter().take_while(|(counts, ..)| !counts).count();
         ranked.iter().take(least.max(over)).for_each(|(.., key)| self.forget(*key));
     }
 
-    /// What a counter would answer now, for callers that must not change it.
+    /// What a counter in memory would answer now, for callers that must not change it.
     pub fn look(&self, ask: CapAsk, at: Millis) -> CapAnswer {
         self.counters.get(&ask.key).map_or(CapAnswer::Granted, |counter| counter.look(ask.rule, at))
     }

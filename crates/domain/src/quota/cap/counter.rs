@@ -11,6 +11,10 @@ use crate::time::{HOUR, Millis};
 /// Clocks of partitions differ, so counted times are kept for so much longer than they
 /// count.
 const TIMES_DIFFER: Millis = HOUR;
+/// Bytes of a counter with its key in a tree, and bytes of its open places beside their
+/// elements.
+const COUNTER_BYTES: usize = 160;
+const OPEN_BYTES: usize = 256;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CapCounter {
@@ -118,7 +122,7 @@ impl OpenPlaces {
 }
 
 impl CapCounter {
-    pub(super) fn new(rule: CapRule, now: Millis) -> CapCounter {
+    pub fn new(rule: CapRule, now: Millis) -> CapCounter {
         CapCounter { rule, used_at: now, total: 0, times: Vec::new(), open: None }
     }
 
@@ -267,20 +271,22 @@ impl CapCounter {
         self.used_at
     }
 
-    /// The counter without open places, for another number of partitions: there they are
-    /// counted anew.
+    /// The counter for another number of partitions: `places` are the open places, each
+    /// with its end and the partition of its user.
     #[must_use]
-    pub fn without_places(self) -> CapCounter {
-        CapCounter { open: None, ..self }
+    pub fn moved(self, places: impl IntoIterator<Item = (Millis, u32)>) -> CapCounter {
+        let mut counter = CapCounter { open: None, ..self };
+        places.into_iter().for_each(|(until, from)| counter.open().hold(until, from));
+        counter
     }
 
-    pub(super) fn hold(&mut self, until: Millis, from: u32) {
-        self.open().hold(until, from);
-    }
-
-    /// About how many bytes it takes in memory.
+    /// About how many bytes it takes in memory, with its key. Vectors and trees have more
+    /// capacity than length.
     pub(super) fn len_bytes(&self) -> usize {
-        let open = self.open.as_ref().map_or(0, |open| 128 + open.holds.len() * 24 + open.waiting.len() * 64);
-        96 + self.times.len() * 8 + open
+        let open = self.open.as_ref().map_or(0, |open| {
+            let places = open.requests.len() * 24 + open.holds.len() * 48 + open.checking.len() * 8;
+            OPEN_BYTES + places + open.waiting.len() * size_of::<WaitingRequest>()
+        });
+        COUNTER_BYTES + self.times.capacity() * size_of::<Millis>() + open
     }
 }
