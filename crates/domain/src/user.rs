@@ -209,17 +209,18 @@ impl User {
         self.recent.pop()
     }
 
-    /// Notes a sign of life of a session. A session that was idle for longer than
+    /// Notes a sign of life of a session at a time. A session that was idle for longer than
     /// `lifetime` milliseconds begins again without displays.
-    pub fn hear_session(&mut self, session_id: Option<&str>, now: Millis, lifetime: Millis) {
+    pub fn hear_session(&mut self, session_id: Option<&str>, at: Millis, lifetime: Millis) {
         let Some(session_id) = session_id else { return };
-        let Some(at) = self.sessions.iter().position(|session| session.session_id == session_id) else { return };
+        let known = self.sessions.iter().position(|session| session.session_id == session_id);
+        let Some(known) = known else { return };
         let last = self.extension.as_ref().and_then(|extension| extension.sessions.get(session_id).copied());
-        if last.is_some_and(|last| now.saturating_sub(last) > lifetime) {
-            Arc::make_mut(&mut self.sessions).remove(at);
+        if last.is_some_and(|last| at.saturating_sub(last) > lifetime) {
+            Arc::make_mut(&mut self.sessions).remove(known);
             self.extension_mut().sessions.remove(session_id);
         } else {
-            self.extension_mut().sessions.insert(session_id.to_owned(), now);
+            self.extension_mut().sessions.insert(session_id.to_owned(), last.map_or(at, |last| last.max(at)));
         }
     }
 
@@ -228,8 +229,19 @@ impl User {
         self.sessions.iter().find(|s| s.session_id == session_id).map_or(0, |s| s.displays)
     }
 
-    pub fn count_session(&mut self, session_id: Option<&str>) {
+    /// Counts a display in its session: where sessions end, it may be the first of a new one
+    /// under the same id.
+    pub fn count_session(&mut self, session_id: Option<&str>, at: Millis, lifetime: Option<Millis>) {
         let Some(session_id) = session_id else { return };
+        if let Some(lifetime) = lifetime {
+            let last = self.extension.as_ref().and_then(|extension| extension.sessions.get(session_id).copied());
+            if last.is_some_and(|last| last.saturating_sub(at) > lifetime) {
+                // It was in an earlier session under the same id.
+                return;
+            }
+            self.hear_session(Some(session_id), at, lifetime);
+            self.extension_mut().sessions.entry(session_id.to_owned()).or_insert(at);
+        }
         let sessions = Arc::make_mut(&mut self.sessions);
         let displays = match sessions.iter().position(|s| s.session_id == session_id) {
             Some(at) => sessions.remove(at).displays,

@@ -2,7 +2,8 @@
 
 use crate::play::Play;
 use askwhen_domain::eligibility::decision::Gate;
-use askwhen_domain::time::{DAY, MINUTE, SECOND};
+use askwhen_domain::record::Body;
+use askwhen_domain::time::{ClientTimes, DAY, MINUTE, SECOND};
 use serde_json::json;
 
 #[test]
@@ -60,6 +61,21 @@ fn a_session_has_its_cap_and_a_missing_one_has_none() {
     play.displayed(1, &decision.survey.unwrap().offer_id);
     assert_eq!(play.ask_in(2, Some("a")).reason.name(), "session_cap");
     assert_eq!(play.ask_in(3, None).reason.name(), "offered");
+}
+
+#[test]
+fn a_late_display_counts_in_the_session_in_which_it_happened() {
+    let free = json!({"activate": null, "expires_after": null,
+        "frequency": {"repeat": "every_activation", "global_cooldown": "ignore"}});
+    let mut play = Play::new(&[free]);
+    play.project.settings.session_lifetime = Some(30 * MINUTE);
+    let first = play.ask_in(0, Some("a")).survey.unwrap().offer_id;
+    // The session was idle, and another one goes on under its id.
+    let second = play.ask_in(40 * MINUTE, Some("a")).survey.unwrap().offer_id;
+    play.displayed(40 * MINUTE, &second);
+    let times = ClientTimes { occurred_at: Some(MINUTE), ..ClientTimes::default() };
+    play.apply(41 * MINUTE, times, None, Body::Displayed { offer_id: first.into() });
+    assert_eq!((play.user.surveys["s"].displays, play.user.session_displays(Some("a"))), (2, 1));
 }
 
 #[test]

@@ -205,6 +205,9 @@ fn story(late_first: bool) -> Vec<(u8, Step)> {
             (8, ask(1, 3)),
             (1, Step::Link { user: 1, survey: 0, completed: true, q2: 1 }),
             (30, ask(0, 1)),
+            // Displayed when its session was idle for longer than sessions may last.
+            (33, Step::Displayed { which: 0 }),
+            (1, ask(0, 1)),
         ] {
             then(wait, step);
         }

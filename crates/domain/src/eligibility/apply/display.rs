@@ -152,8 +152,5 @@ pub(super) fn mark_displayed(ctx: ApplyContext<'_>, user: &mut User, index: usiz
     if !link && !is_exempt {
         user.last_display_at = user.last_display_at.max(Some(at));
     }
-    user.count_session(session_id.as_deref());
-    if let Some(lifetime) = ctx.project.settings.session_lifetime {
-        user.hear_session(session_id.as_deref(), ctx.now, lifetime);
-    }
+    user.count_session(session_id.as_deref(), at, ctx.project.settings.session_lifetime);
 }
