@@ -91,8 +91,11 @@ impl App {
             }
             Kind::Settings => {
                 let settings = definition::settings(&value).map_err(Problem::fields)?;
-                let others = self.known_surveys(asked);
-                let beside = Surroundings { surveys: Some(&others), ..Surroundings::default() };
+                let (others, names) = (self.known_surveys(asked), self.known_names(asked));
+                let before = self.view.get(&asked.caller.project, Kind::Settings, SETTINGS_ID);
+                let before = before.map(|shown| shown.record.body.value());
+                let (names, surveys) = (Some(&*names), Some(&*others));
+                let beside = Surroundings { names, surveys, beside: &[], before: before.as_ref() };
                 warnings = definition::settings_warnings(&settings, &beside);
                 Json::of(&settings)
             }
@@ -154,15 +157,22 @@ impl App {
 
     /// Warnings about parts of a survey that are valid and probably not intended.
     fn warnings(&self, asked: &RequestContext<'_>, survey: &Survey) -> Vec<String> {
-        let project = &asked.caller.project;
-        let met = self.view.list(project, Kind::Trigger, u64::MAX, MAX_NAMES);
-        let names: Vec<String> = met.into_iter().map(|shown| shown.record.id).collect();
-        let before = self.view.get(project, Kind::Survey, &survey.survey_id).map(|shown| shown.record.body.value());
+        let names = self.known_names(asked);
+        let before = self
+            .view
+            .get(&asked.caller.project, Kind::Survey, &survey.survey_id)
+            .map(|shown| shown.record.body.value());
         let mut others = self.known_surveys(asked);
         others.retain(|other| other.survey_id != survey.survey_id);
         let (names, before) = (Some(&*names), before.as_ref());
         let surroundings = Surroundings { names, surveys: Some(&others), beside: &[], before };
         definition::warnings(survey, self.clock.now(), &surroundings)
+    }
+
+    /// Events and triggers that were met or declared.
+    fn known_names(&self, asked: &RequestContext<'_>) -> Vec<String> {
+        let met = self.view.list(&asked.caller.project, Kind::Trigger, u64::MAX, MAX_NAMES);
+        met.into_iter().map(|shown| shown.record.id).collect()
     }
 
     fn known_surveys(&self, asked: &RequestContext<'_>) -> Vec<KnownSurvey> {

@@ -225,6 +225,15 @@ async fn what_rules_and_endpoints_name_is_looked_up_and_arms_are_shown() {
     assert!(!told.contains("targeting"), "{told}");
     let told = warnings("/v1/settings", json!({"targeting": rule("nsp", "q1")})).await;
     assert!(told.contains("the survey nsp, which does not exist; did you mean nps?"), "{told}");
+    let counting = json!({"targeting": {"not": {"event": "used"}}, "caps": [{"count": "displayed", "max": 9}]});
+    let told = warnings("/v1/settings", counting.clone()).await;
+    for warning in ["event used has not been seen yet", "used is remembered from now on", "1 of caps count from now on"]
+    {
+        assert!(told.contains(warning), "{warning}: {told}");
+    }
+    server.put("/v1/settings", counting.clone()).await;
+    let told = warnings("/v1/settings", counting).await;
+    assert!(told.contains("event used has not been seen yet") && !told.contains("from now on"), "{told}");
     let condition = json!([{"survey": "nps", "question_id": "score", "op": "lte", "value": 6}]);
     let told = warnings("/v1/endpoints/crm", json!({"url": "https://crm.example/", "where": condition})).await;
     assert!(told.contains("where names the question score of nps, which does not exist"), "{told}");

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{translation, ui};
 use askwhen_domain::quota::cap::Cap;
 use askwhen_domain::settings::Settings;
+use askwhen_domain::survey::activation::Pattern;
 use askwhen_domain::survey::placeholder::{Piece, ValueSource, pieces};
 use askwhen_domain::survey::targeting::{AnswerRule, EVERY_SURVEY, History, Rule, Subject};
 use askwhen_domain::survey::{Status, Survey};
@@ -21,7 +22,7 @@ pub struct Surroundings<'a> {
     pub surveys: Option<&'a [KnownSurvey]>,
     /// Surveys that are applied together with it.
     pub beside: &'a [KnownSurvey],
-    /// The survey in force, in canonical form.
+    /// The survey or the settings in force, in canonical form.
     pub before: Option<&'a Value>,
 }
 
@@ -87,11 +88,8 @@ pub fn warnings(survey: &Survey, now: Millis, beside: &Surroundings<'_>) -> Vec<
     if let Some(names) = beside.names {
         let counted = survey.counts_events().map(|pattern| pattern.event.as_str());
         let events: BTreeSet<&str> = survey.listens_to().into_iter().chain(counted).collect();
-        let events = events.into_iter().map(|name| ("event", name));
-        let triggers = survey.show_on.iter().map(|show_on| ("trigger", show_on.trigger.as_str()));
-        for (what, name) in events.chain(triggers).filter(|(_, name)| !names.iter().any(|known| known == name)) {
-            all.push(format!("the {what} {name} has not been seen yet{}", meant(name, names)));
-        }
+        all.extend(unseen("event", events, names));
+        all.extend(unseen("trigger", survey.show_on.iter().map(|show_on| show_on.trigger.as_str()), names));
     }
     all.extend(ui::misread(&survey.ui.value()));
     let translated = survey.translations.0.values().filter_map(|translation| translation.ui.as_ref());
@@ -101,8 +99,11 @@ pub fn warnings(survey: &Survey, now: Millis, beside: &Surroundings<'_>) -> Vec<
     all.extend(unused_endings(survey));
     // The survey in force under its own id is the one that it replaces.
     all.extend(unknown_subjects(&survey.targeting, Some(&KnownSurvey::from(survey)), beside));
-    all.extend(newly_counted(survey, beside.before));
-    all.extend(newly_capped(survey, beside.before));
+    let earlier = beside.before.and_then(|before| super::survey(before, None).ok());
+    let listening = earlier.iter().filter(|earlier| earlier.status.listens());
+    all.extend(newly_counted(survey.counts_events(), listening.flat_map(Survey::counts_events)));
+    let known = earlier.as_ref().map_or(&[][..], |earlier| &earlier.limits.caps);
+    all.extend(newly_capped("limits.caps", &survey.limits.caps, known));
     all.extend(beside.before.map(|before| changed_types(survey, before)).unwrap_or_default());
     all
 }
@@ -223,30 +224,40 @@ pub fn endpoint_warnings(endpoint: &Endpoint, beside: &Surroundings<'_>) -> Vec<
 
 /// All warnings about settings.
 pub fn settings_warnings(settings: &Settings, beside: &Surroundings<'_>) -> Vec<String> {
-    unknown_subjects(&settings.targeting, None, beside)
+    let earlier = beside.before.and_then(|before| super::settings(before).ok());
+    let mut all = Vec::new();
+    if let Some(names) = beside.names {
+        let counted: BTreeSet<&str> = settings.counts_events().map(|pattern| pattern.event.as_str()).collect();
+        all.extend(unseen("event", counted, names));
+    }
+    all.extend(unknown_subjects(&settings.targeting, None, beside));
+    all.extend(newly_counted(settings.counts_events(), earlier.iter().flat_map(Settings::counts_events)));
+    all.extend(newly_capped("caps", &settings.caps, earlier.as_ref().map_or(&[][..], |earlier| &earlier.caps)));
+    all
+}
+
+/// Names that nobody has used yet.
+fn unseen<'n>(what: &str, used: impl IntoIterator<Item = &'n str>, names: &[String]) -> Vec<String> {
+    let unknown = used.into_iter().filter(|name| !names.iter().any(|known| known == name));
+    unknown.map(|name| format!("the {what} {name} has not been seen yet{}", meant(name, names))).collect()
 }
 
 /// Events that rules begin to count with this version.
-fn newly_counted(survey: &Survey, before: Option<&Value>) -> Vec<String> {
-    let earlier = before.and_then(|before| super::survey(before, None).ok());
-    let known: BTreeSet<String> = earlier
-        .iter()
-        .filter(|earlier| earlier.status.listens())
-        .flat_map(Survey::counts_events)
-        .map(|pattern| pattern.event.clone())
-        .collect();
-    let counted: BTreeSet<&str> = survey.counts_events().map(|pattern| pattern.event.as_str()).collect();
-    let new = counted.into_iter().filter(|name| !known.contains(*name));
+fn newly_counted<'p>(
+    counted: impl Iterator<Item = &'p Pattern>,
+    before: impl Iterator<Item = &'p Pattern>,
+) -> Vec<String> {
+    let known: BTreeSet<&str> = before.map(|pattern| pattern.event.as_str()).collect();
+    let counted: BTreeSet<&str> = counted.map(|pattern| pattern.event.as_str()).collect();
+    let new = counted.difference(&known);
     new.map(|name| format!("the event {name} is remembered from now on: targeting counts none from before")).collect()
 }
 
 /// Caps that begin to count with this version.
-fn newly_capped(survey: &Survey, before: Option<&Value>) -> Option<String> {
-    let earlier = before.and_then(|before| super::survey(before, None).ok());
-    let known: Vec<Cap> = earlier.map(|earlier| earlier.limits.caps).unwrap_or_default();
-    let is_new = |cap: &&Cap| !known.iter().any(|known| known.counts_as() == cap.counts_as());
-    let new = survey.limits.caps.iter().filter(is_new).count();
-    (new > 0).then(|| format!("{new} of limits.caps count from now on: offers from before are not counted"))
+fn newly_capped(member: &str, caps: &[Cap], before: &[Cap]) -> Option<String> {
+    let is_new = |cap: &&Cap| !before.iter().any(|known| known.counts_as() == cap.counts_as());
+    let new = caps.iter().filter(is_new).count();
+    (new > 0).then(|| format!("{new} of {member} count from now on: offers from before are not counted"))
 }
 
 /// A name in another spelling, or one that differs in a few letters.
@@ -381,5 +392,22 @@ mod tests {
                 "the event used is remembered from now on",
             ],
         );
+        let body = json!({"targeting": {"all": [{"event": "used"}, {"tag": "nps", "did": "displayed"}]},
+            "caps": [{"count": "displayed", "max": 2}]});
+        let settings = super::super::settings(&body).unwrap();
+        let names = ["Used".to_owned()];
+        let first = Surroundings { names: Some(&names), surveys: Some(&[]), ..Surroundings::default() };
+        check(
+            settings_warnings(&settings, &first),
+            &[
+                "event used has not been seen yet; did you mean Used?",
+                "tag nps, which does not exist",
+                "the event used is remembered from now on",
+                "1 of caps count from now on",
+            ],
+        );
+        let before = serde_json::to_value(&settings).unwrap();
+        let again = Surroundings { before: Some(&before), ..Surroundings::default() };
+        check(settings_warnings(&settings, &again), &[]);
     }
 }
