@@ -35,6 +35,7 @@ fn key() -> ClusterKey {
 }
 
 mod aliases;
+mod caps;
 mod captured;
 mod operators;
 
@@ -60,8 +61,9 @@ fn boot(log: &Arc<Simulated>, stores: &[Arc<Store>], step_bytes: usize) -> Proce
     let mut setup = Setup::new(Log::Simulated(log.clone()), Clock::new(), key(), Replies::default(), checkpointer);
     setup.step_bytes = step_bytes;
     setup.checkpoint_every = Duration::from_secs(3_600);
+    let partitions = stores.len() as u32;
     let open = |(partition, store): (u32, &Arc<Store>)| {
-        let engine = Engine::open(store.clone(), partition, PARTITIONS, 4).expect("a readable store");
+        let engine = Engine::open(store.clone(), partition, partitions, 4).expect("a readable store");
         let handles = Handles { notify: Arc::new(Notify::default()), status: Arc::new(Status::default()) };
         Partition::open(partition, setup.clone(), store.clone(), engine, LOGIC_VERSION, handles).expect("it opens")
     };
@@ -70,13 +72,21 @@ fn boot(log: &Arc<Simulated>, stores: &[Arc<Store>], step_bytes: usize) -> Proce
 
 impl World {
     fn new(step_bytes: usize) -> World {
-        World::on(Arc::new(Simulated::new(77, PARTITIONS)), step_bytes)
+        World::of(PARTITIONS, step_bytes)
     }
 
-    fn on(log: Arc<Simulated>, step_bytes: usize) -> World {
-        let stores: Vec<Arc<Store>> = (0..PARTITIONS).map(|_| Arc::new(Store::Memory(Memory::default()))).collect();
+    fn of(partitions: u32, step_bytes: usize) -> World {
+        World::on(Arc::new(Simulated::new(77, partitions)), partitions, step_bytes)
+    }
+
+    fn on(log: Arc<Simulated>, partitions: u32, step_bytes: usize) -> World {
+        let stores: Vec<Arc<Store>> = (0..partitions).map(|_| Arc::new(Store::Memory(Memory::default()))).collect();
         let process = boot(&log, &stores, step_bytes);
         World { log, stores, process, step_bytes }
+    }
+
+    fn partitions(&self) -> u32 {
+        self.stores.len() as u32
     }
 
     fn append(&self, partition: u32, new: NewRecord) {
@@ -85,8 +95,8 @@ impl World {
     }
 
     fn user(&self, user_id: &str, value: serde_json::Value, misplaced: bool) {
-        let owner = id::partition_of(user_id, PARTITIONS);
-        let partition = if misplaced { (owner + 1) % PARTITIONS } else { owner };
+        let owner = id::partition_of(user_id, self.partitions());
+        let partition = if misplaced { (owner + 1) % self.partitions() } else { owner };
         let value = Some(value.to_string().into());
         self.append(partition, NewRecord { key: Some(user_id.to_owned().into()), headers: Vec::new(), value });
     }
@@ -138,7 +148,7 @@ impl World {
         setup.checkpoint_every = Duration::from_secs(3_600);
         setup.attempts = attempts.map(Into::into);
         let store = self.stores[partition as usize].clone();
-        let engine = Engine::open(store.clone(), partition, PARTITIONS, 4).expect("readable");
+        let engine = Engine::open(store.clone(), partition, self.partitions(), 4).expect("readable");
         let status = Arc::new(Status::default());
         let handles = Handles { notify: Arc::new(Notify::default()), status: status.clone() };
         let opened = Partition::open(partition, setup, store, engine, LOGIC_VERSION, handles)?;
@@ -146,14 +156,14 @@ impl World {
     }
 
     fn erase(&self, user_id: &str, asked_at: i64, request_id: &str) {
-        let partition = id::partition_of(user_id, PARTITIONS);
+        let partition = id::partition_of(user_id, self.partitions());
         let (user_id, request_id) = (user_id.to_owned(), request_id.to_owned());
         let erase = Erase { project: "default".into(), user_id, asked_at, request_id };
         self.internal(partition, &Internal::Erase(erase));
     }
 
     fn alias(&self, user_id: &str, alias: &str, asked_at: i64, request_id: &str) {
-        let partition = id::partition_of(user_id, PARTITIONS);
+        let partition = id::partition_of(user_id, self.partitions());
         let (user_id, alias, request_id) = (user_id.to_owned(), alias.to_owned(), request_id.to_owned());
         let request = AliasRequest { project: "default".into(), user_id, alias, asked_at, request_id };
         self.internal(partition, &Internal::Alias(request));
@@ -161,7 +171,7 @@ impl World {
 
     /// The user's newest offer that the log tells of.
     fn last_offer(&self, user_id: &str) -> Option<String> {
-        let at = TopicPartition { topic: Topic::Decisions, partition: id::partition_of(user_id, PARTITIONS) };
+        let at = TopicPartition { topic: Topic::Decisions, partition: id::partition_of(user_id, self.partitions()) };
         let records = self.log.read(at, 0, usize::MAX).expect("readable");
         let offers = records.iter().filter_map(|record| {
             let decision: serde_json::Value = serde_json::from_slice(record.value.as_deref()?).ok()?;
@@ -209,7 +219,7 @@ impl World {
         let mut found = BTreeMap::new();
         let mut written = 0;
         for topic in OUTPUTS {
-            for partition in 0..topic.partitions(PARTITIONS) {
+            for partition in 0..topic.partitions(self.partitions()) {
                 for record in self.log.read(TopicPartition { topic, partition }, 0, usize::MAX).expect("readable") {
                     written += 1;
                     let id =
@@ -224,7 +234,7 @@ impl World {
     }
 
     fn state(&mut self) -> Rows {
-        (0..PARTITIONS as usize).for_each(|p| self.checkpoint(p));
+        (0..self.partitions() as usize).for_each(|p| self.checkpoint(p));
         let mut all = Vec::new();
         for store in &self.stores {
             for family in [families::USERS, families::DEFINITIONS, families::QUOTAS] {

@@ -206,7 +206,7 @@ fn macs_that_name_no_place_count_up_to_a_record_of_the_journal() {
     let old = || {
         let log = Arc::new(Simulated::new(77, PARTITIONS));
         log.make_old();
-        World::on(log, 1 << 20)
+        World::on(log, PARTITIONS, 1 << 20)
     };
     let mut world = old();
     world.user("u1", attributes.clone(), false);
