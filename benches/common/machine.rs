@@ -33,14 +33,20 @@ impl EngineAlone {
         EngineAlone { engine, store, offset: 0, now: BEGIN, _dir: dir }
     }
 
-    fn apply(&mut self, decoded: Decoded<'_>) {
+    /// Gives the body of the answer, if it has one.
+    fn apply(&mut self, decoded: Decoded<'_>) -> Option<Json> {
         let origin = Origin { incarnation: 7, partition: 0, offset: self.offset };
-        let at = RecordContext { origin, now: self.now, partitions: 1, reply_to: None };
+        let at = RecordContext { origin, now: self.now, partitions: 1, reply_to: Some(b"here") };
         self.offset += 1;
         let effects = self.engine.apply(at, decoded).expect("it applies");
         let refused = matches!(effects.reply, Some(EngineReply::Refused { .. }));
         assert!(!refused, "{:?}", effects.reply);
         std::hint::black_box(&effects);
+        let late = effects.late_replies.into_iter().map(|(_, reply)| reply);
+        let body = effects.reply.into_iter().chain(late).find_map(|reply| match reply {
+            EngineReply::Body { server, .. } => Some(server),
+            _ => None,
+        });
         for outgoing in effects.forwards {
             let value = outgoing.value.as_str().as_bytes().to_vec();
             self.apply(record::decode(Some(&value), true).expect("our own"));
@@ -48,12 +54,14 @@ impl EngineAlone {
         if self.engine.dirty_bytes() >= DIRTY_BYTES {
             self.checkpoint();
         }
+        body
     }
 
-    /// A record as it stands in the journal.
-    pub fn record(&mut self, value: &str) {
-        self.apply(record::decode(Some(value.as_bytes()), false).expect("a record"));
+    /// A record as it stands in the journal; gives the body of the answer, if it has one.
+    pub fn record(&mut self, value: &str) -> Option<Json> {
+        let body = self.apply(record::decode(Some(value.as_bytes()), false).expect("a record"));
         self.now += i64::from(self.offset.is_multiple_of(4));
+        body
     }
 
     /// An event of a user, or with no name a trigger at `Main`.
@@ -79,9 +87,13 @@ impl EngineAlone {
     }
 
     pub fn define(&mut self, id: &str, body: &Value) {
+        self.define_as(Kind::Survey, id, body);
+    }
+
+    pub fn define_as(&mut self, kind: Kind, id: &str, body: &Value) {
         let define = Define {
             project: "default".into(),
-            kind: Kind::Survey,
+            kind,
             id: id.into(),
             body: Some(Json::of(body)),
             new_secret: None,
@@ -103,6 +115,12 @@ impl EngineAlone {
                 "questions": [{"question_id": "q1", "type": "rating_star", "text": "How?"}]});
             self.define(&id, &body);
         }
+    }
+
+    /// Bytes of all counters of caps, and of what else quotas keep, as they are stored.
+    pub fn quota_bytes(&self) -> usize {
+        let rows = self.store.ascending(families::QUOTAS, &[], usize::MAX).expect("readable");
+        rows.iter().map(|(key, value)| key.len() + value.len()).sum()
     }
 
     /// Bytes of each stored user, the smallest first.
