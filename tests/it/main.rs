@@ -33,6 +33,7 @@ mod paths;
 mod people;
 mod people_more;
 mod people_operators;
+mod pieces;
 mod poison;
 mod privacy;
 mod quotas;

@@ -44,8 +44,36 @@ pub async fn set_up(bridge: &Process, receiver: &Receiver) {
     put("/v1/surveys/open", open_survey()).await;
 }
 
-/// An event, a trigger and an answer per user, each sent again under its own id
-/// until it is answered; gives the offers that were answered.
+/// An event, a trigger and an answer of a user, each sent again under its own id
+/// until it is answered; gives the offer that was answered, if one was made.
+async fn complete(bridge: &Process, user: &str) -> Option<String> {
+    let until_done = async |path: String, body: Value| -> Value {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            if let Some(said) = bridge.call(Method::POST, &path, Some(&body)).await
+                && said.status < 300
+                && said.body["status"] != "pending"
+            {
+                return said.body;
+            }
+            assert!(Instant::now() < deadline, "{path} is not answered for a minute");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let event = json!({"user_id": user, "event_name": "woke", "event_id": format!("e-{user}")});
+    until_done("/v1/events".into(), event).await;
+    let trigger = json!({"event_id": format!("t-{user}"), "context": {"session_id": "s"}});
+    let decision = until_done(format!("/v1/users/{user}/triggers/Main"), trigger).await;
+    let Some(offer) = decision["survey"]["offer_id"].as_str().map(str::to_owned) else {
+        assert!(decision["reason"] == "quota_full" || decision["reason"] == "cap_reached", "{decision}");
+        return None;
+    };
+    let answers = json!({"answers": [{"question_id": "q1", "value": 3}], "completed": true});
+    until_done(format!("/v1/users/{user}/offers/{offer}/answers"), answers).await;
+    Some(offer)
+}
+
+/// One user after the other; gives the offers that were answered.
 async fn load(bridge: &Process, worker: usize, stop: &AtomicBool) -> BTreeMap<String, String> {
     let mut answered = BTreeMap::new();
     for n in 0.. {
@@ -53,30 +81,9 @@ async fn load(bridge: &Process, worker: usize, stop: &AtomicBool) -> BTreeMap<St
             break;
         }
         let user = format!("w{worker}n{n}");
-        let until_done = async |path: String, body: Value| -> Value {
-            let deadline = Instant::now() + Duration::from_secs(60);
-            loop {
-                if let Some(said) = bridge.call(Method::POST, &path, Some(&body)).await
-                    && said.status < 300
-                    && said.body["status"] != "pending"
-                {
-                    return said.body;
-                }
-                assert!(Instant::now() < deadline, "{path} is not answered for a minute");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        };
-        let event = json!({"user_id": user, "event_name": "woke", "event_id": format!("e-{user}")});
-        until_done("/v1/events".into(), event).await;
-        let trigger = json!({"event_id": format!("t-{user}"), "context": {"session_id": "s"}});
-        let decision = until_done(format!("/v1/users/{user}/triggers/Main"), trigger).await;
-        let Some(offer) = decision["survey"]["offer_id"].as_str().map(str::to_owned) else {
-            assert!(decision["reason"] == "quota_full" || decision["reason"] == "cap_reached", "{decision}");
-            continue;
-        };
-        let answers = json!({"answers": [{"question_id": "q1", "value": 3}], "completed": true});
-        until_done(format!("/v1/users/{user}/offers/{offer}/answers"), answers).await;
-        answered.insert(user, offer);
+        if let Some(offer) = complete(bridge, &user).await {
+            answered.insert(user, offer);
+        }
     }
     answered
 }
@@ -170,8 +177,22 @@ async fn owners_come_and_go(limits: Value) {
         (back, joined)
     };
     let (answered, (back, joined)) = tokio::join!(workers, trouble);
-    let answered: BTreeMap<String, String> = answered.into_iter().flatten().collect();
+    let mut answered: BTreeMap<String, String> = answered.into_iter().flatten().collect();
     assert!(answered.len() > 20 && answered.len() <= QUOTA, "{} users came through", answered.len());
+    // Whatever became of the owners, no place is lost: strangers use up what is left.
+    let mut refused = 0;
+    for n in 0..2 * QUOTA {
+        let user = format!("late{n}");
+        match complete(&bridges[n % 2], &user).await {
+            Some(offer) => drop(answered.insert(user, offer)),
+            // A partition that is being taken up may answer too late once or twice.
+            None => refused += 1,
+        }
+        if refused == 5 {
+            break;
+        }
+    }
+    assert_eq!(answered.len(), QUOTA, "as many as may complete it do, and not one more");
     wait_for_webhooks(&receiver, &answered).await;
     check_decisions(dir.path(), &answered);
     // Nothing comes any more; the last to leave has all partitions.

@@ -59,6 +59,7 @@ async fn an_exported_log_goes_on_where_it_was() {
     call(&old, Method::PUT, "/v1/endpoints/crm", endpoint).await;
     let survey = json!({"name": "Sleep", "status": "active", "activate": {"event": "ended_sleep"},
         "expires_after": "2h", "show_on": [{"trigger": "Main"}], "frequency": {"repeat": "until_completed"},
+        "limits": {"caps": [{"count": "completed", "max": 9}]},
         "questions": [{"question_id": "q1", "type": "text", "text": "How?"}]});
     call(&old, Method::PUT, "/v1/surveys/sleep", survey).await;
     for n in 0..20 {
@@ -120,6 +121,9 @@ async fn an_exported_log_goes_on_where_it_was() {
     let offer = trigger(&new, "u12").await;
     assert_eq!(offer["reason"], "offered", "{offer}");
     answer(&new, "u12", &offer).await;
+    // Of nine places six are used now, and three are held by offers from before.
+    let told = trigger(&new, "u13").await["evaluations"][0].clone();
+    assert_eq!((&told["gate"], &told["actual"]["count"]), (&json!("cap_reached"), &json!(9)), "{told}");
     let path = "/v1/users/u2/triggers/Main";
     assert_eq!(call(&new, Method::POST, path, json!({})).await["reason"], "already_completed");
     assert_eq!(trigger(&new, "u40").await["reason"], "not_activated");
