@@ -14,7 +14,6 @@ use askwhen_domain::json::Json;
 use askwhen_domain::refs::SurveyKey;
 use askwhen_domain::settings::Settings;
 use askwhen_domain::survey::Survey;
-use askwhen_domain::time;
 use askwhen_domain::webhook::endpoint::{HeaderText, SEALED, SealedSecret};
 use askwhen_log::TopicPartition;
 use askwhen_partition::EngineReply;
