@@ -299,7 +299,7 @@ async fn deliveries(program: &Program) {
 async fn paced(address: &str, request: impl Fn(u64) -> Vec<u8>) -> u64 {
     let mut connections = Vec::new();
     for _ in 0..16 {
-        let (requests, mut taken) = tokio::sync::mpsc::unbounded_channel::<Vec<u8>>();
+        let (requests, mut taken) = tokio::sync::mpsc::channel::<Vec<u8>>(1_024);
         let mut stream = TcpStream::connect(address).await.expect("a connection");
         stream.set_nodelay(true).expect("an option");
         let answered = tokio::spawn(async move {
@@ -317,7 +317,7 @@ async fn paced(address: &str, request: impl Fn(u64) -> Vec<u8>) -> u64 {
     let mut sent = 0;
     while Instant::now() < until {
         turns.tick().await;
-        connections[sent as usize % connections.len()].0.send(request(sent)).expect("it is taken");
+        connections[sent as usize % connections.len()].0.send(request(sent)).await.expect("it is taken");
         sent += 1;
     }
     for (requests, answered) in connections {

@@ -36,7 +36,8 @@ impl EngineAlone {
     /// Gives the body of the answer, if it has one.
     fn apply(&mut self, decoded: Decoded<'_>) -> Option<Json> {
         let origin = Origin { incarnation: 7, partition: 0, offset: self.offset };
-        let at = RecordContext { origin, now: self.now, partitions: 1, reply_to: Some(b"here") };
+        let reply_to = bytes::Bytes::from_static(b"here");
+        let at = RecordContext { origin, now: self.now, partitions: 1, reply_to: Some(&reply_to) };
         self.offset += 1;
         let effects = self.engine.apply(at, decoded).expect("it applies");
         let refused = matches!(effects.reply, Some(EngineReply::Refused { .. }));

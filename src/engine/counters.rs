@@ -24,7 +24,7 @@ const SWEPT_SHARE: usize = 8;
 /// How many rows one scan of the store reads.
 const ROWS_AT_A_TIME: usize = 512;
 
-pub struct Counters {
+pub struct CapCounters {
     store: Arc<Store>,
     caps: CapAllocator,
     /// Counters of the checkpoint that is being written: the store may have older values.
@@ -85,12 +85,12 @@ fn rows<E: From<Error>>(
     }
 }
 
-impl Counters {
+impl CapCounters {
     /// Counters of a store whose rows are still to be loaded.
-    pub fn new(store: Arc<Store>, partition: u32, partitions: u32, limit: CacheLimit) -> Counters {
+    pub fn new(store: Arc<Store>, partition: u32, partitions: u32, limit: CacheLimit) -> CapCounters {
         let gauge = Gauge::of(&askwhen_process::metrics::get().memory_counters);
         let caps = CapAllocator::new(partition, partitions);
-        Counters { store, caps, writing: BTreeSet::new(), limit, gauge }
+        CapCounters { store, caps, writing: BTreeSet::new(), limit, gauge }
     }
 
     /// Loads a row of the store; rows of other tables are ignored.

@@ -5,7 +5,7 @@ use crate::engine::families;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::counters::{self, Counters};
+use super::counters::{self, CapCounters};
 use super::quotas::Quotas;
 use super::table::{DefinitionRow, NAMES, REQUESTS, Table};
 use super::users::CacheLimit;
@@ -175,7 +175,7 @@ fn quotas(from: &[Arc<Store>], into: &[Arc<Store>], holds: Vec<Holds>) -> Result
     }
     for ((partition, allocator), store) in (0..).zip(quota::redistribute(leases, holds)).zip(into) {
         let mut batch = Batch::default();
-        let counters = Counters::new(store.clone(), partition, new, CacheLimit::from(0));
+        let counters = CapCounters::new(store.clone(), partition, new, CacheLimit::from(0));
         Quotas::new(allocator, counters).freeze(None)(&mut batch);
         store.write(batch)?;
     }

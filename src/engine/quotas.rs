@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::cap_requests::CapRequests;
 use super::changes::Changes;
-use super::counters::Counters;
+use super::counters::CapCounters;
 use super::users::CacheLimit;
 use askwhen_domain::id;
 use askwhen_domain::json::Json;
@@ -83,7 +83,7 @@ impl WaitingGrants {
 /// The quotas of a partition, and the requests that wait for them.
 pub struct Quotas {
     pub allocator: QuotaAllocator,
-    pub caps: Counters,
+    pub caps: CapCounters,
     /// By the offset of the request's record.
     pub pending: BTreeMap<u64, PendingRequest>,
     pub dirty: BTreeSet<u64>,
@@ -99,7 +99,7 @@ pub struct Quotas {
 
 impl Quotas {
     /// State of a store that has none.
-    pub fn new(allocator: QuotaAllocator, caps: Counters) -> Quotas {
+    pub fn new(allocator: QuotaAllocator, caps: CapCounters) -> Quotas {
         Quotas {
             allocator,
             caps,
@@ -122,7 +122,7 @@ impl Quotas {
         partitions: u32,
         limit: CacheLimit,
     ) -> Result<Quotas, askwhen_store::Error> {
-        let counters = Counters::new(store.clone(), partition, partitions, limit);
+        let counters = CapCounters::new(store.clone(), partition, partitions, limit);
         let mut quotas = Quotas::new(QuotaAllocator::new(partition, partitions), counters);
         let damaged = |e: serde_json::Error| askwhen_store::Error::damaged("quotas", e);
         store.each(families::QUOTAS, |key, value| {

@@ -4,9 +4,11 @@
 
 mod examples;
 mod parameters;
+mod reference;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header};
+use reference::reference;
 use serde_json::{Map, Value, json};
 use std::sync::LazyLock;
 
@@ -121,10 +123,6 @@ fn operation(row: &RouteSpec, kind: Kind, method: &str, summary: &str, path: &st
         operation["requestBody"] = json!({"required": needed, "content": {"application/json": content}});
     }
     operation
-}
-
-fn reference(of: &str, name: &str) -> Value {
-    json!({"$ref": format!("#/components/{of}/{name}")})
 }
 
 fn responses(row: &RouteSpec, said: &Value, kind: Kind, name: &str) -> Map<String, Value> {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::reference;
+use super::reference::reference;
 use crate::bridge::list_routes::{DELIVERY_STATUSES, RESPONSE_STATUSES};
 use crate::bridge::routes::{Name, RouteSpec};
 use askwhen_domain::eligibility::decision::DecisionReason;

@@ -12,20 +12,20 @@ fn key(value: u128) -> CapKey {
     CapKey { cap: 7, value }
 }
 
-fn counters(store: &Arc<Store>, bytes: usize) -> Counters {
-    let mut counters = Counters::new(store.clone(), 0, 1, CacheLimit::from(bytes));
+fn counters(store: &Arc<Store>, bytes: usize) -> CapCounters {
+    let mut counters = CapCounters::new(store.clone(), 0, 1, CacheLimit::from(bytes));
     store.each(families::QUOTAS, |key, value| counters.load(&key, &value)).unwrap();
     counters
 }
 
-fn write(store: &Store, counters: &mut Counters) {
+fn write(store: &Store, counters: &mut CapCounters) {
     let mut batch = Batch::default();
     counters.freeze()(&mut batch);
     store.write(batch).unwrap();
     counters.persisted();
 }
 
-fn settled(counters: &Counters, value: u128, request: u64, outcome: CapOutcome) -> CapMessage {
+fn settled(counters: &CapCounters, value: u128, request: u64, outcome: CapOutcome) -> CapMessage {
     counters.settle(CapChange { key: key(value), place: CapPlace::Request(request), outcome })
 }
 
@@ -61,7 +61,7 @@ fn a_counter_that_was_forgotten_does_not_come_back_from_the_store() {
     let store = Arc::new(Store::Memory(Memory::default()));
     let mut busy = counters(&store, 0);
     let rule = CapRule { max: 1, within: Some(1_000) };
-    let asked = |busy: &Counters, request, at| vec![busy.ask(CapAsk { key: key(1), rule }, request, false, at)];
+    let asked = |busy: &CapCounters, request, at| vec![busy.ask(CapAsk { key: key(1), rule }, request, false, at)];
     let messages = asked(&busy, 1, NOW);
     busy.receive(messages, NOW).unwrap();
     let counted = settled(&busy, 1, 1, CapOutcome::Counted(NOW));
@@ -74,7 +74,7 @@ fn a_counter_that_was_forgotten_does_not_come_back_from_the_store() {
     busy.receive(messages, later).unwrap();
     let back = busy.give_back(key(1), 2);
     busy.receive(vec![back], later).unwrap();
-    let is_gone = |busy: &Counters| !busy.caps.has(key(1)) && busy.stored(key(1)).unwrap().is_none();
+    let is_gone = |busy: &CapCounters| !busy.caps.has(key(1)) && busy.stored(key(1)).unwrap().is_none();
     assert!(is_gone(&busy), "before the checkpoint");
     let changes = busy.freeze();
     assert!(is_gone(&busy), "while it is written");
@@ -153,7 +153,7 @@ proptest! {
             prop_assert_eq!(both[0].look(ask, now).unwrap(), both[1].look(ask, now).unwrap());
         }
         // Written and opened again, all is known that is counted.
-        let counted = |one: &Counters, store: &Store| {
+        let counted = |one: &CapCounters, store: &Store| {
             let mut all: Vec<CapKey> = (0..6).map(key).filter(|key| one.caps.has(*key)).collect();
             each(store, |key, _| {
                 all.extend((!one.caps.has(key) && !one.is_unwritten(key)).then_some(key));

@@ -301,16 +301,16 @@ fn targeting_counts_events_under_every_name() {
         told.event(alias, "e2");
         told.event(user, "e3");
         told.alias(user, alias);
-        assert_eq!(told.ask(alias), ("targeting".to_owned(), user.clone()));
+        assert_eq!(told.ask(alias), ("targeting_failed".to_owned(), user.clone()));
         told.event(alias, "e2");
-        assert_eq!(reason(told.ask(user)), "targeting", "it came before");
+        assert_eq!(reason(told.ask(user)), "targeting_failed", "it came before");
         told.event(alias, "e4");
         assert_eq!(reason(told.ask(user)), "offered");
         // What came under the alias grows old as everything does.
         let offer = told.world.last_offer(user).expect("an offer");
         told.says(alias, json!({"type": "displayed", "user_id": alias, "offer_id": offer}));
         told.wait(31 * MINUTE);
-        assert_eq!(reason(told.ask(alias)), "targeting");
+        assert_eq!(reason(told.ask(alias)), "targeting_failed");
     }
 }
 

@@ -306,7 +306,7 @@ impl Crowd {
         }
     }
 
-    /// A refusal names a cap that is full, and counts what was counted.
+    /// A refusal names a cap that is full, and counts no less than was counted.
     fn check_refusal(&self, user: &str, decision: &Value) {
         let told = &decision["evaluations"][0];
         assert_eq!(told["gate"], "cap_reached", "{decision}");
@@ -320,7 +320,8 @@ impl Crowd {
         let (counted, groups) = &self.counted()[index];
         let since = counted.within.map_or(i64::MIN, |within| self.now - within);
         let mine = groups[group(user, counted.groups)].iter().filter(|at| **at >= since).count() as u64;
-        assert_eq!(told["actual"]["count"], mine, "{decision}");
+        // Places that have lapsed in a partition that has not said so yet count, too.
+        assert!(told["actual"]["count"].as_u64().is_some_and(|count| count >= mine), "{mine}: {decision}");
         assert!(mine >= counted.max, "{mine} of {}: {decision}", counted.max);
     }
 }
