@@ -305,7 +305,7 @@ impl App {
         let mut shown = self.configuration.read().expect("no panic holds this lock").clone();
         // A key is of one project: who the others are is not told to it.
         for list in ["projects", "keys"] {
-            if let Some(tables) = shown[list].as_array_mut() {
+            if let Some(tables) = shown.get_mut(list).and_then(serde_json::Value::as_array_mut) {
                 let of = |table: &serde_json::Value| table["project"].as_str().unwrap_or(DEFAULT_PROJECT).to_owned();
                 tables.retain(|table| of(table) == asked.caller.project);
             }

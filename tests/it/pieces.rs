@@ -29,7 +29,7 @@ fn everything() -> Value {
         "show_on": [{"trigger": "Main"}],
         "targeting": {"all": [
             {"not": {"tag": "*", "did": "displayed", "within": "30d", "at_least": 5}},
-            {"event": "ticket_closed", "within": "14d", "at_least": 1, "distinct": "day"}]},
+            {"event": "ticket_closed", "within": "14d", "distinct": "day"}]},
         "sampling": {"percent": 90, "by": {"attribute": "company_id"}, "salt": "x"},
         "schedule": {"start_at": "2020-01-01T00:00:00Z", "timezone": "Europe/Berlin"}, "spread": "1d",
         "experiment": {"name": "wording", "arm": "a"},
