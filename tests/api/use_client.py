@@ -30,7 +30,7 @@ def main():
         event = api.Event.from_dict({"user_id": "py", "event_name": "woke", "occurred_at": "2026-03-01T08:00:00Z"})
         said = api.EventsApi(connection).post_events(api.EventOrBatch(event)).actual_instance
         assert said.status == "accepted", said
-        decision = users.post_user_trigger("py", "Python", api.TriggerRequest())
+        decision = users.post_user_trigger("py", "Python", trigger_request=api.TriggerRequest())
         assert decision.reason == "offered" and decision.survey.survey_id == "from-python", decision
         assert [option.actual_instance for option in decision.survey.questions[0].options][0], decision
         answers = api.Answers.from_dict({"answers": [{"question_id": "q1", "value": "b"}], "completed": True})

@@ -294,8 +294,7 @@ export interface components {
             event_id: string;
         };
         CustomTriggerAccepted: {
-            /** @enum {boolean} */
-            success: true;
+            success: boolean;
         };
         Trigger: {
             trigger_id: string;
@@ -925,11 +924,8 @@ export interface components {
             changed: boolean;
             /** @description Of an endpoint, shown once. */
             secret?: string;
-            /**
-             * @description Of a dry run, as all that follows.
-             * @enum {boolean}
-             */
-            valid?: true;
+            /** @description Of a dry run, as all that follows. */
+            valid?: boolean;
             created?: boolean;
             current?: {
                 [key: string]: unknown;
