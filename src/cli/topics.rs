@@ -2,6 +2,7 @@
 
 use clap::Subcommand;
 use serde_json::{Value, json};
+use std::time::{Duration, Instant};
 
 use super::context::{Context, Failure, Format, failure, observer};
 use super::output;
@@ -50,12 +51,20 @@ pub async fn run(context: &Context, what: &TopicsCommand) -> Result<(), Failure>
     }
 }
 
+/// For so long after a change brokers may still answer as before it.
+const SETTLED_WITHIN: Duration = Duration::from_secs(5);
+
 /// Compares the brokers' topics with the declared ones, and changes what differs.
 async fn on_brokers(context: &Context, apply: bool) -> Result<(), Failure> {
     let settings = observer(&context.config);
     let asked = tokio::task::spawn_blocking(move || {
         let done = if apply { askwhen_log::kafka::apply_topics(&settings)? } else { Vec::new() };
-        let found = askwhen_log::kafka::check_topics(&settings)?;
+        let mut found = askwhen_log::kafka::check_topics(&settings)?;
+        let until = Instant::now() + SETTLED_WITHIN;
+        while apply && !found.is_as_declared() && Instant::now() < until {
+            std::thread::sleep(SETTLED_WITHIN / 20);
+            found = askwhen_log::kafka::check_topics(&settings)?;
+        }
         let missing: Vec<String> = found.missing.iter().map(|topic| settings.name(*topic)).collect();
         Ok::<_, askwhen_log::Error>((done, missing, found.wrong, found.different))
     });

@@ -43,6 +43,11 @@ pub struct TopicCheck {
 }
 
 impl TopicCheck {
+    /// Whether every topic exists as it is declared.
+    pub fn is_as_declared(&self) -> bool {
+        self.missing.is_empty() && self.wrong.is_empty() && self.different.is_empty()
+    }
+
     pub fn refuse_wrong(&self) -> Result<(), Error> {
         let texts: Vec<&str> = self.wrong.iter().map(|(_, text)| text.as_str()).collect();
         if texts.is_empty() { Ok(()) } else { Err(Error::Refused(texts.join("\n"))) }
