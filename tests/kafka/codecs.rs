@@ -1,15 +1,12 @@
 //! How the records of the topics are compressed: by default not at all, which every client reads.
 
 use std::collections::BTreeSet;
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
-use std::time::Duration;
 
 use crate::cluster::{folder, set_up};
 use crate::harness::{KAFKA_PARTITIONS, Receiver, brokers};
 use crate::lost_topics::answer;
 use crate::process::Process;
-use crate::producers::prefix;
+use crate::producers::{exchange, prefix};
 
 /// Where the attributes of a batch stand in it, and its length, by the record format of
 /// <https://kafka.apache.org/documentation/#recordbatch>.
@@ -42,14 +39,7 @@ fn batches(topic: &str, partition: u32) -> Vec<Vec<u8>> {
     request.extend(partition.to_be_bytes());
     request.extend(0_u64.to_be_bytes());
     request.extend((1_u32 << 20).to_be_bytes());
-    let mut stream = TcpStream::connect(brokers()).expect("the broker listens");
-    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("set");
-    stream.write_all(&(request.len() as u32).to_be_bytes()).expect("sent");
-    stream.write_all(&request).expect("sent");
-    let mut length = [0; 4];
-    stream.read_exact(&mut length).expect("an answer");
-    let mut answer = vec![0; u32::from_be_bytes(length) as usize];
-    stream.read_exact(&mut answer).expect("an answer");
+    let answer = exchange(&brokers(), &request);
     let number = |at: usize| u32::from_be_bytes(answer[at..at + 4].try_into().expect("four bytes"));
     // Correlation, throttling, one topic by its name, one partition with its number.
     let error = 4 + 4 + 4 + 2 + topic.len() + 4 + 4;

@@ -4,6 +4,8 @@ use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::Path;
 use std::time::Duration;
 
@@ -82,4 +84,18 @@ async fn any_partitioner_reaches_the_right_actor_and_what_is_wrong_becomes_a_rej
     server.until("every wrong record is a reject", async || reasons().len() >= all.len()).await;
     assert_eq!(reasons(), all.map(str::to_owned).into());
     assert_eq!(server.trigger("crc0", "Main").await["survey"]["survey_id"], Value::Null, "time has not been moved");
+}
+
+/// Sends a request of Kafka's protocol, without its length, to a broker; returns the
+/// response without its length.
+pub fn exchange(address: &str, request: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(address).expect("the broker listens");
+    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("set");
+    stream.write_all(&(request.len() as u32).to_be_bytes()).expect("sent");
+    stream.write_all(request).expect("sent");
+    let mut length = [0; 4];
+    stream.read_exact(&mut length).expect("an answer");
+    let mut answer = vec![0; u32::from_be_bytes(length) as usize];
+    stream.read_exact(&mut answer).expect("an answer");
+    answer
 }

@@ -3,8 +3,6 @@
 
 use reqwest::Method;
 use serde_json::json;
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -12,7 +10,7 @@ use crate::cluster::{folder, set_up};
 use crate::harness::{BINARY, Receiver, askwhen};
 use crate::lost_topics::until_ready;
 use crate::process::{Broker, Process};
-use crate::producers::prefix;
+use crate::producers::{exchange, prefix};
 
 /// Kafka's numbers for what access is given to, and to do what.
 pub const TOPIC: u8 = 2;
@@ -57,14 +55,7 @@ pub fn change(broker: &Broker, api: u16, rule: Rule<'_>) {
     text(&mut request, rule.principal);
     text(&mut request, "*");
     request.extend([rule.operation, rule.permission]);
-    let mut stream = TcpStream::connect(&broker.address).expect("the broker listens");
-    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("set");
-    stream.write_all(&(request.len() as u32).to_be_bytes()).expect("sent");
-    stream.write_all(&request).expect("sent");
-    let mut length = [0; 4];
-    stream.read_exact(&mut length).expect("an answer");
-    let mut answer = vec![0; u32::from_be_bytes(length) as usize];
-    stream.read_exact(&mut answer).expect("an answer");
+    let answer = exchange(&broker.address, &request);
     // Behind correlation, throttling and the number of results.
     assert_eq!(answer[12..14], [0, 0], "the broker takes the rule");
 }
