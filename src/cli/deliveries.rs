@@ -4,11 +4,10 @@ use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::client::{Client, part};
+use super::client::{Client, check_time, part};
 use super::context::{Context, Failure, Format, ServerArgs};
 use super::{job, output};
 use crate::bridge::auth::Kind;
-use askwhen_domain::time;
 use askwhen_domain::webhook::rate::Rate;
 
 #[derive(Debug, Args)]
@@ -160,11 +159,6 @@ fn span(since: &str, until: Option<&str>) -> Result<Value, Failure> {
         body["until"] = until.into();
     }
     Ok(body)
-}
-
-fn check_time(name: &str, text: Option<&str>) -> Result<(), Failure> {
-    let parsed = text.map_or(Ok(0), time::parse_time);
-    parsed.map(drop).map_err(|wanted| Failure::usage(format!("--{name} must be {wanted}")))
 }
 
 async fn list(context: &Context, client: &Client, filters: &str, limit: usize) -> Result<(), Failure> {

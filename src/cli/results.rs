@@ -4,11 +4,10 @@ use clap::Args;
 use reqwest::Method;
 use serde_json::Value;
 
-use super::client::{Client, part};
+use super::client::{Client, part, span_query};
 use super::context::{Context, Failure, Format, ServerArgs};
 use super::output;
 use crate::bridge::auth::Kind;
-use askwhen_domain::time;
 
 /// How many texts of a question are shown.
 const SHOWN_TEXTS: usize = 5;
@@ -31,12 +30,7 @@ pub struct ResultsArgs {
 }
 
 pub async fn run(context: &Context, args: &ResultsArgs) -> Result<(), Failure> {
-    let mut query = Vec::new();
-    for (name, value) in [("since", &args.since), ("until", &args.until)] {
-        let Some(text) = value else { continue };
-        time::parse_time(text).map_err(|wanted| Failure::usage(format!("--{name} must be {wanted}")))?;
-        query.push(format!("{name}={}", part(text)));
-    }
+    let mut query = span_query(args.since.as_deref(), args.until.as_deref())?;
     query.extend(args.version.map(|version| format!("version={version}")));
     let client = Client::new(context, &args.server, Kind::Admin)?;
     let path = format!("/v1/surveys/{}/results?{}", part(&args.survey), query.join("&"));

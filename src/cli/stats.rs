@@ -4,11 +4,10 @@ use clap::Args;
 use reqwest::Method;
 use serde_json::Value;
 
-use super::client::{Client, part};
+use super::client::{Client, part, span_query};
 use super::context::{Context, Failure, Format, ServerArgs};
 use super::output;
 use crate::bridge::auth::Kind;
-use askwhen_domain::time;
 
 #[derive(Debug, Args)]
 pub struct StatsArgs {
@@ -25,12 +24,7 @@ pub struct StatsArgs {
 }
 
 pub async fn run(context: &Context, args: &StatsArgs) -> Result<(), Failure> {
-    let mut query = Vec::new();
-    for (name, value) in [("since", &args.since), ("until", &args.until)] {
-        let Some(text) = value else { continue };
-        time::parse_time(text).map_err(|wanted| Failure::usage(format!("--{name} must be {wanted}")))?;
-        query.push(format!("{name}={}", part(text)));
-    }
+    let query = span_query(args.since.as_deref(), args.until.as_deref())?;
     let client = Client::new(context, &args.server, Kind::Admin)?;
     let path = format!("/v1/surveys/{}/stats?{}", part(&args.survey), query.join("&"));
     let stats = client.expect(Method::GET, &path, None).await?;

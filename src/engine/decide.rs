@@ -103,7 +103,8 @@ impl Engine {
         self.apply_quota_changes(ctx, &out.quotas, &mut effects);
         self.change_caps(&out.caps, at.now, &mut effects)?;
         if matches!(out.reply, Some(Reply::Repeated))
-            && let Some(alias) = self.decided_under(ctx, record, &before)?
+            && let Some(hash) = hash
+            && let Some(alias) = self.decided_under(ctx, record, hash, &before)?
         {
             effects.forwards.push(sent_under(ctx, record, &alias, at.partitions));
             return Ok(Applied::Done(effects));
@@ -273,11 +274,11 @@ impl Engine {
         &self,
         ctx: ApplyContext<'_>,
         record: &Record<'_>,
+        hash: u128,
         user: &User,
     ) -> Result<Option<String>, askwhen_store::Error> {
         let (Body::Trigger { .. }, Some(event_id)) = (&record.body, &record.event_id) else { return Ok(None) };
-        let own = id::event_hash(&record.project, &record.user_id, event_id);
-        if user.has_seen(own) || self.stored_answer(ctx, record, own)?.is_some() {
+        if user.has_seen(hash) || self.stored_answer(ctx, record, hash)?.is_some() {
             return Ok(None);
         }
         let since = ctx.now.saturating_sub(ctx.project.settings.offer_ttl.min(DECISION_KEPT));
