@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::supervisor::{self, checkup, repair};
 use askwhen_domain::time::format_time;
 use askwhen_log::embedded::free_mark_bytes;
+use askwhen_log::kafka::{Check, Finding};
 use askwhen_wire::record::AcceptLoss;
 
 /// Free space below which the doctor warns.
@@ -46,7 +47,7 @@ pub async fn run(context: &Context, args: &DoctorArgs) -> Result<(), Failure> {
         return accept_loss(context).await;
     }
     let args = &args.server;
-    let mut checks: Vec<(&str, bool, String)> = Vec::new();
+    let mut checks: Vec<Check> = Vec::new();
     let dir = &context.config.data_dir;
     let existing = dir.ancestors().find(|p| p.exists()).map_or_else(|| ".".into(), |p| p.to_owned());
     let existing = if existing.as_os_str().is_empty() { ".".into() } else { existing };
@@ -59,9 +60,9 @@ pub async fn run(context: &Context, args: &DoctorArgs) -> Result<(), Failure> {
                 dir.display(),
                 free_mark_bytes(stat.f_blocks * stat.f_frsize) >> 20
             );
-            checks.push(("disk", free > COMFORTABLE_BYTES, text));
+            checks.push(check("disk", free > COMFORTABLE_BYTES, text));
         }
-        Err(error) => checks.push(("disk", false, format!("{}: {error}", existing.display()))),
+        Err(error) => checks.push(check("disk", false, format!("{}: {error}", existing.display()))),
     }
     let started = std::time::Instant::now();
     let synced = tempfile_sync(&existing);
@@ -69,45 +70,50 @@ pub async fn run(context: &Context, args: &DoctorArgs) -> Result<(), Failure> {
         Ok(()) => format!("writing and syncing takes {:.1} ms", started.elapsed().as_secs_f64() * 1_000.0),
         Err(error) => format!("{} cannot be written: {error}", existing.display()),
     };
-    checks.push(("sync", synced.is_ok(), text));
+    checks.push(check("sync", synced.is_ok(), text));
     let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
-    checks.push(("files", files >= 4_096, format!("{files} files may be open at once (4096 or more are wanted)")));
+    checks.push(check("files", files >= 4_096, format!("{files} files may be open at once (4096 or more are wanted)")));
     checks.extend(exposed(&context.config));
     let config = context.config.clone();
-    let looked = tokio::task::spawn_blocking(move || checkup::checkups(&config)).await;
-    let looked = looked.map_err(|e| Failure::failed(e.to_string()))?;
-    checks.extend(looked.into_iter().map(|one| (one.name, one.is_well, one.detail)));
-    let server = Client::new(context, args, Kind::Client);
-    let ready = match server {
-        Err(failure) => (false, failure.text),
-        Ok(client) => match client.call(Method::GET, "/readyz", None).await {
-            Err(failure) => (false, failure.text),
-            Ok(answer) if answer.status == 200 => (true, "the server is ready".into()),
-            Ok(answer) => (false, format!("the server is not ready: {}", answer.body["reasons"])),
-        },
-    };
-    checks.push(("server", ready.0, ready.1));
-    if let Some((well, text)) = receivers(context, args).await {
-        checks.push(("receivers", well, text));
-    }
-    let well = checks.iter().all(|(_, well, _)| *well);
+    let offline = tokio::task::spawn_blocking(move || checkup::checkups(&config)).await;
+    checks.extend(offline.map_err(|e| Failure::failed(e.to_string()))?);
+    checks.push(Check { name: "server", finding: readiness(context, args).await });
+    let receivers = receivers(context, args).await;
+    checks.extend(receivers.map(|finding| Check { name: "receivers", finding }));
+    let is_sound = |check: &Check| matches!(check.finding, Finding::Sound(_));
+    let all_sound = checks.iter().all(is_sound);
     if context.format == Format::Json {
-        let rows: Vec<_> =
-            checks.iter().map(|(name, well, text)| json!({"check": name, "ok": well, "detail": text})).collect();
-        output::json(&json!({"ok": well, "checks": rows}));
+        let row = |check: &Check| json!({"check": check.name, "ok": is_sound(check), "detail": check.finding.text()});
+        output::json(&json!({"ok": all_sound, "checks": checks.iter().map(row).collect::<Vec<_>>()}));
     } else {
-        let rows: Vec<Vec<String>> = checks
-            .iter()
-            .map(|(name, well, text)| vec![(*name).into(), if *well { "ok" } else { "look" }.into(), text.clone()])
-            .collect();
-        output::table(&["CHECK", "STATE", "WHAT"], &rows);
+        let row = |check: &Check| {
+            let state = if is_sound(check) { "ok" } else { "look" };
+            vec![check.name.into(), state.into(), check.finding.text().into()]
+        };
+        output::table(&["CHECK", "STATE", "WHAT"], &checks.iter().map(row).collect::<Vec<_>>());
     }
-    if well { Ok(()) } else { Err(Failure::failed("something needs a look")) }
+    if all_sound { Ok(()) } else { Err(Failure::failed("something needs a look")) }
+}
+
+fn check(name: &'static str, is_sound: bool, text: String) -> Check {
+    Check { name, finding: if is_sound { Finding::Sound(text) } else { Finding::Faulty(text) } }
+}
+
+async fn readiness(context: &Context, args: &ServerArgs) -> Finding {
+    let client = match Client::new(context, args, Kind::Client) {
+        Ok(client) => client,
+        Err(failure) => return Finding::Faulty(failure.text),
+    };
+    match client.call(Method::GET, "/readyz", None).await {
+        Err(failure) => Finding::Faulty(failure.text),
+        Ok(answer) if answer.status == 200 => Finding::Sound("the server is ready".into()),
+        Ok(answer) => Finding::Faulty(format!("the server is not ready: {}", answer.body["reasons"])),
+    }
 }
 
 /// Looks the names of all receivers up, as this machine knows them; `None` where no server
 /// says which there are.
-async fn receivers(context: &Context, args: &ServerArgs) -> Option<(bool, String)> {
+async fn receivers(context: &Context, args: &ServerArgs) -> Option<Finding> {
     let client = Client::new(context, args, Kind::Admin).ok()?;
     let (mut names, mut cursor) = (BTreeSet::new(), String::new());
     loop {
@@ -130,16 +136,16 @@ async fn receivers(context: &Context, args: &ServerArgs) -> Option<(bool, String
         }
     }
     Some(match &unknown[..] {
-        [] => (true, format!("the names of {} receivers are known here", names.len())),
-        unknown => (false, format!("no address is known here for {}", unknown.join(", "))),
+        [] => Finding::Sound(format!("the names of {} receivers are known here", names.len())),
+        unknown => Finding::Faulty(format!("no address is known here for {}", unknown.join(", "))),
     })
 }
 
 /// Checks what other machines may do.
-fn exposed(config: &Config) -> Vec<(&'static str, bool, String)> {
+fn exposed(config: &Config) -> [Check; 2] {
     let is_public = supervisor::is_public(config);
     let identity = match supervisor::keys_in_force(config) {
-        Err(why) => (true, format!("no keys yet: {why}")),
+        Err(error) => Finding::Sound(format!("no keys yet: {error}")),
         Ok(keys) => {
             let open: Vec<&str> = supervisor::unsigned_projects(config, &keys).into_iter().collect();
             let text = match open.is_empty() {
@@ -149,17 +155,17 @@ fn exposed(config: &Config) -> Vec<(&'static str, bool, String)> {
                     open.join(", ")
                 ),
             };
-            (open.is_empty() || !is_public, text)
+            if open.is_empty() || !is_public { Finding::Sound(text) } else { Finding::Faulty(text) }
         }
     };
     let metrics = match (supervisor::has_open_metrics(config), &config.admin_listen) {
         (true, _) => {
-            (false, format!("/metrics and operators' routes are on {}: set [http] admin_listen", config.listen))
+            Finding::Faulty(format!("/metrics and operators' routes are on {}: set [http] admin_listen", config.listen))
         }
-        (false, Some(listen)) => (true, format!("operators' routes are on {listen} alone")),
-        (false, None) => (true, format!("{} is reached from this machine alone", config.listen)),
+        (false, Some(listen)) => Finding::Sound(format!("operators' routes are on {listen} alone")),
+        (false, None) => Finding::Sound(format!("{} is reached from this machine alone", config.listen)),
     };
-    vec![("identity", identity.0, identity.1), ("operators", metrics.0, metrics.1)]
+    [Check { name: "identity", finding: identity }, Check { name: "operators", finding: metrics }]
 }
 
 /// Lets the journal's time go on from this machine's clock.

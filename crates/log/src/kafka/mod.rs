@@ -25,7 +25,7 @@ mod topics;
 #[cfg(test)]
 mod tests;
 
-pub use checkup::{Finding, checkup};
+pub use checkup::{Check, Finding, checkup};
 pub use founding::Founding;
 pub use lease::{GroupFence, Lease, LeaseChange, Membership};
 pub use log::Kafka;
