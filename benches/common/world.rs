@@ -192,7 +192,7 @@ impl World {
             uncounted: 0,
         };
         let new = NewRecord { key, headers: Vec::new(), value: Some(topics::encode(&retry).into()) };
-        self.log.tell(TopicPartition { topic: Topic::Retry1h, partition }, new);
+        self.log.append_unacknowledged(TopicPartition { topic: Topic::Retry1h, partition }, new);
     }
 
     /// Messages that wait on record.
@@ -253,7 +253,7 @@ fn until(done: impl Fn() -> bool) {
 fn append(log: &Log, partition: u32, record: &DeliveryRecord, key: &str) {
     let new =
         NewRecord { key: Some(key.to_owned().into()), headers: Vec::new(), value: Some(topics::encode(record).into()) };
-    log.tell(TopicPartition { topic: Topic::Deliveries, partition }, new);
+    log.append_unacknowledged(TopicPartition { topic: Topic::Deliveries, partition }, new);
 }
 
 /// A response of about 1 KiB.

@@ -101,7 +101,7 @@ impl Projection {
     /// When the log or the store cannot be read; the next round begins at the stored
     /// positions.
     pub fn step(&mut self) -> Result<bool, Error> {
-        let bytes = self.0.turn().inspect_err(|error| self.0.say(error))?;
+        let bytes = self.0.turn().inspect_err(|error| self.0.report_error(error))?;
         Ok(bytes > 0)
     }
 }
@@ -133,7 +133,7 @@ impl Follower {
                 Ok(bytes) if bytes < ROUND_BYTES / 4 => std::thread::sleep(ROUND_EVERY.saturating_sub(began.elapsed())),
                 Ok(_) => {}
                 Err(error) => {
-                    self.say(&error);
+                    self.report_error(&error);
                     turns.wait(RETRY_PAUSE);
                 }
             }
@@ -150,12 +150,12 @@ impl Follower {
                 Ok(1..) => {}
                 Ok(0) => std::thread::sleep(Duration::from_millis(10)),
                 // The thread will try again.
-                Err(error) => return self.say(&error),
+                Err(error) => return self.report_error(&error),
             }
         }
     }
 
-    fn say(&mut self, error: &Error) {
+    fn report_error(&mut self, error: &Error) {
         if let Error::Damaged(why) = error {
             self.shared.set_damaged(why);
         } else if self.throttle.is_new(&error.to_string()) {

@@ -128,9 +128,9 @@ impl Log {
     }
 
     /// Appends a record that may be lost: a reply.
-    pub fn tell(&self, at: TopicPartition, record: NewRecord) {
+    pub fn append_unacknowledged(&self, at: TopicPartition, record: NewRecord) {
         match self {
-            Log::Kafka(log) => log.tell(at, record),
+            Log::Kafka(log) => log.append_unacknowledged(at, record),
             _ => {
                 let (sender, _) = tokio::sync::oneshot::channel();
                 self.append(at, vec![record], Ack::Once(sender));

@@ -162,7 +162,7 @@ impl ReplyProducer {
             headers: Vec::new(),
             value: Some(serde_json::to_vec(answer).expect("an answer serialises").into()),
         };
-        self.log.tell(TopicPartition { topic: Topic::Replies, partition }, new);
+        self.log.append_unacknowledged(TopicPartition { topic: Topic::Replies, partition }, new);
     }
 }
 

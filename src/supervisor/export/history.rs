@@ -361,7 +361,7 @@ mod tests {
             record(Topic::Displays, "ann", Some(15), json!({})),
             record(Topic::Rejects, "ann", None, json!({})),
         ] {
-            log.tell(TopicPartition { topic, partition: 0 }, new);
+            log.append_unacknowledged(TopicPartition { topic, partition: 0 }, new);
         }
         let dir = tempfile::tempdir().expect("a folder");
         let places = places(dir.path());

@@ -252,7 +252,7 @@ impl ConsumerContext for Group {
             drop(owned);
             self.surplus.lock().expect("no panic holds this lock").extend(surplus);
             self.context.health().faults.allowed("group", &self.group_id, "READ");
-            self.tell(LeaseChange::Assigned(partitions));
+            self.send(LeaseChange::Assigned(partitions));
             assigned
         } else {
             let lost = consumer.assignment_lost();
@@ -263,7 +263,7 @@ impl ConsumerContext for Group {
                 .retain(|partition, _| !partitions.contains(&(*partition as u32)));
             if lost || !partitions.is_empty() {
                 let (done, released) = mpsc::channel();
-                self.tell(LeaseChange::Revoked { partitions, lost, done });
+                self.send(LeaseChange::Revoked { partitions, lost, done });
                 if released.recv_timeout(RELEASE) == Err(mpsc::RecvTimeoutError::Timeout) {
                     tracing::warn!("partitions are given up although they could not be settled in time");
                 }
@@ -289,7 +289,7 @@ impl Group {
         }
     }
 
-    fn tell(&self, change: LeaseChange) {
+    fn send(&self, change: LeaseChange) {
         // The receiver is gone when the process is stopping.
         self.changes.lock().expect("no panic holds this lock").send(change).ok();
     }

@@ -176,7 +176,7 @@ impl Kafka {
     }
 
     /// Appends a record that may be lost: a reply.
-    pub fn tell(&self, at: TopicPartition, record: NewRecord) {
+    pub fn append_unacknowledged(&self, at: TopicPartition, record: NewRecord) {
         let (sender, _) = tokio::sync::oneshot::channel();
         self.cluster.hasty.append(self.cluster.name(at.topic), at, vec![record], Ack::Once(sender));
     }
