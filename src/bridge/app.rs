@@ -32,11 +32,17 @@ use askwhen_wire::record::{Internal, REPLY_HEADER};
 use askwhen_wire::seal::ClusterKey;
 use askwhen_wire::topic::Topic;
 
-/// Moves the test clock by so many milliseconds; the sender gets the new time.
-pub type Advance = (Millis, tokio::sync::oneshot::Sender<Millis>);
+/// A request to move the test clock.
+#[derive(Debug)]
+pub struct AdvanceClock {
+    /// In milliseconds.
+    pub by: Millis,
+    /// Gets the new time once engine and delivery have nothing left to do at it.
+    pub done: tokio::sync::oneshot::Sender<Millis>,
+}
 
 /// Requests snapshots of all stores of this process.
-pub type AskSnapshots = Box<dyn Fn(SnapshotReply) + Send + Sync>;
+pub type RequestSnapshots = Box<dyn Fn(SnapshotReply) + Send + Sync>;
 
 /// Gets the result of a round of snapshots: a description of each.
 pub type SnapshotReply = tokio::sync::oneshot::Sender<Result<Vec<serde_json::Value>, SnapshotFailure>>;
@@ -53,7 +59,7 @@ pub struct SnapshotFailure {
 
 /// By project and endpoint id: why this process holds the endpoint's deliveries, and since
 /// when.
-pub type HoldOf = Box<dyn Fn(&str, &str) -> Option<(&'static str, Millis)> + Send + Sync>;
+pub type FindHold = Box<dyn Fn(&str, &str) -> Option<(&'static str, Millis)> + Send + Sync>;
 
 /// Which routes a listener serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,7 +104,7 @@ pub struct App {
     pub listeners: Arc<Semaphore>,
     pub sessions: Sessions,
     /// `None` without `--test-clock`.
-    pub test_clock: Option<tokio::sync::mpsc::Sender<Advance>>,
+    pub test_clock: Option<tokio::sync::mpsc::Sender<AdvanceClock>>,
     /// Whether the role `bridge` runs here; without it only health and lists are served.
     pub takes_requests: bool,
     /// `None` where the engine does not run.
@@ -106,13 +112,13 @@ pub struct App {
     /// The configuration of this process, without secrets.
     pub configuration: RwLock<serde_json::Value>,
     /// Takes a snapshot of every store; `None` where there are none.
-    pub snapshots: Option<AskSnapshots>,
+    pub snapshots: Option<RequestSnapshots>,
     /// Returns the reasons why the process is not ready (none if it is), and the partitions
     /// that it owns.
     pub readiness: Box<dyn Fn() -> (Vec<String>, serde_json::Value) + Send + Sync>,
     /// Why this process holds an endpoint's deliveries because of a fault of its own, and
     /// since when.
-    pub hold_of: HoldOf,
+    pub find_hold: FindHold,
 }
 
 /// A request, as its handler gets it.

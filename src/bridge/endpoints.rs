@@ -34,7 +34,7 @@ impl App {
         let disabled: Option<Disabled> = serde_json::from_value(own["disabled"].clone()).ok();
         let enabled = own["enabled"].as_bool().unwrap_or(true);
         let health = self.health(&record.project, &record.id);
-        let hold = (self.hold_of)(&record.project, &record.id);
+        let hold = (self.find_hold)(&record.project, &record.id);
         let (state, reason, since) = match (enabled, disabled, health) {
             (true, None, _) if hold.is_some() => {
                 let (reason, since) = hold.unwrap_or_default();

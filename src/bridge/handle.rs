@@ -8,7 +8,7 @@ use hyper::body::Incoming;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::app::{App, RequestContext, Surface};
+use super::app::{AdvanceClock, App, RequestContext, Surface};
 use super::auth::{self, Caller, Kind};
 use super::body::{self, RequestedBody};
 use super::budget::BudgetExhausted;
@@ -354,7 +354,7 @@ impl App {
         let clock = self.test_clock.as_ref().expect("checked before");
         let by = span.and_then(Result::ok).unwrap_or(0);
         let stopped = |_| Problem::later(503, "overloaded", "the test clock has stopped", Duration::from_secs(1));
-        clock.send((by, sender)).await.map_err(|e| stopped(e.to_string()))?;
+        clock.send(AdvanceClock { by, done: sender }).await.map_err(|e| stopped(e.to_string()))?;
         let now = receiver.await.map_err(|e| stopped(e.to_string()))?;
         let body = serde_json::json!({"now": askwhen_domain::time::format_time(now)});
         Ok(problem::json_answer(200, body.to_string()))

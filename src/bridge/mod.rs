@@ -49,7 +49,7 @@ mod versions;
 mod view;
 mod window_counts;
 
-pub use app::{Advance, App, AskSnapshots, HoldOf, SnapshotFailure, SnapshotReply, Surface};
+pub use app::{AdvanceClock, App, FindHold, RequestSnapshots, SnapshotFailure, SnapshotReply, Surface};
 pub use budget::Budget;
 pub use changes::MAX_LISTENERS;
 pub use connections::{Connections, Limits};

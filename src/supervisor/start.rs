@@ -373,9 +373,9 @@ impl Foundation {
             window_counts: counter
                 .map(|counter| bridge::WindowCounts::new(Box::new(move |survey| counter.count(survey)))),
             configuration: RwLock::new(config::shown(&config.table)),
-            snapshots: snapshots.map(|ask| Box::new(ask) as bridge::AskSnapshots),
+            snapshots: snapshots.map(|ask| Box::new(ask) as bridge::RequestSnapshots),
             readiness: Box::new(move || (readiness.reasons(), readiness.owned())),
-            hold_of: Box::new(move |project, endpoint_id| held.hold_of(project, endpoint_id)),
+            find_hold: Box::new(move |project, endpoint_id| held.hold_of(project, endpoint_id)),
         }
     }
 

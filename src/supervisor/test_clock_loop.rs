@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::bridge::Advance;
+use crate::bridge::AdvanceClock;
 use crate::delivery;
 use askwhen_domain::time::Millis;
 use askwhen_log::{Log, TopicPartition};
@@ -34,10 +34,10 @@ pub struct TestClock {
 
 impl TestClock {
     /// Performs requests to move the clock, one after the other.
-    pub fn run(self) -> tokio::sync::mpsc::Sender<Advance> {
-        let (sender, mut requests) = tokio::sync::mpsc::channel::<Advance>(16);
+    pub fn run(self) -> tokio::sync::mpsc::Sender<AdvanceClock> {
+        let (sender, mut requests) = tokio::sync::mpsc::channel::<AdvanceClock>(16);
         tokio::spawn(vital("test clock", async move {
-            while let Some((by, done)) = requests.recv().await {
+            while let Some(AdvanceClock { by, done }) = requests.recv().await {
                 let now = self.advance(by).await;
                 // The client may have gone.
                 done.send(now).ok();
