@@ -102,19 +102,19 @@ fn tag(row: &RouteSpec) -> &'static str {
 
 fn operation(row: &RouteSpec, kind: Kind, method: &str, summary: &str, path: &str) -> Value {
     let name = format!("{method} {path}");
-    let said = OPERATIONS.get(&name).unwrap_or_else(|| panic!("operations.json says nothing of {name}"));
+    let entry = OPERATIONS.get(&name).unwrap_or_else(|| panic!("operations.json says nothing of {name}"));
     let mut operation = json!({
         "operationId": format!("{}{:?}", method.to_ascii_lowercase(), row.name),
         "summary": summary,
         "tags": [tag(row)],
-        "parameters": parameters::of(row, said),
-        "responses": responses(row, said, kind, &name),
+        "parameters": parameters::of(row, entry),
+        "responses": responses(row, entry, kind, &name),
     });
     if kind != Kind::None {
         operation["security"] = json!([{"bearer": []}, {"apiKey": []}]);
         operation["description"] = format!("Needs a key of kind {} or above.", kind.name()).into();
     }
-    if let Some(schema) = said["body"].as_str() {
+    if let Some(schema) = entry["body"].as_str() {
         let needed = matches!(row.name.body(), super::body::BodyNeed::Json);
         let mut content = json!({"schema": reference("schemas", schema)});
         if let Some(example) = examples::request(&name) {
@@ -125,9 +125,9 @@ fn operation(row: &RouteSpec, kind: Kind, method: &str, summary: &str, path: &st
     operation
 }
 
-fn responses(row: &RouteSpec, said: &Value, kind: Kind, name: &str) -> Map<String, Value> {
+fn responses(row: &RouteSpec, entry: &Value, kind: Kind, name: &str) -> Map<String, Value> {
     let mut all = Map::new();
-    for (status, what) in said["answers"].as_object().into_iter().flatten() {
+    for (status, what) in entry["answers"].as_object().into_iter().flatten() {
         let mut answer = json!({"description": described(status)});
         match what {
             Value::String(none) if none.is_empty() => {}
@@ -154,14 +154,14 @@ fn responses(row: &RouteSpec, said: &Value, kind: Kind, name: &str) -> Map<Strin
             }
             rows => answer["content"] = json!({"application/json": {"schema": list(rows)}}),
         }
-        if said["answers"].get("304").is_some() {
+        if entry["answers"].get("304").is_some() {
             let what = "Goes into if-none-match, and where it can be changed into if-match.";
             answer["headers"] = json!({"etag": {"description": what, "schema": {"type": "string"}}});
         }
         all.insert(status.clone(), answer);
     }
     let has_body = name.starts_with("POST ") || name.starts_with("PUT ");
-    let mut problems: Vec<u64> = said["problems"].as_array().into_iter().flatten().filter_map(Value::as_u64).collect();
+    let mut problems: Vec<u64> = entry["problems"].as_array().into_iter().flatten().filter_map(Value::as_u64).collect();
     if kind != Kind::None {
         problems.extend([401, 403, 404, 422, 429, 500, 503]);
     }

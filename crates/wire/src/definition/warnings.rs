@@ -110,30 +110,30 @@ pub fn warnings(survey: &Survey, now: Millis, beside: &Surroundings<'_>) -> Vec<
 
 /// Placeholders that only ever show their default, and texts that look like placeholders.
 fn unfilled(survey: &Survey) -> Vec<String> {
-    let mut told = Vec::new();
+    let mut warnings = Vec::new();
     let is_armed = survey.activate.is_some();
     for (at, text) in survey.texts() {
         for piece in pieces(text) {
             match piece {
                 Piece::Text(_) => {}
                 Piece::Unknown(braces) if braces.len() > 64 => {
-                    told.push(format!("{at} has double braces that name no value: they are shown as they are"));
+                    warnings.push(format!("{at} has double braces that name no value: they are shown as they are"));
                 }
                 Piece::Unknown(braces) => {
                     let sources = ValueSource::ALL.map(|(name, _)| name);
                     let source = braces.trim_matches(['{', '}', ' ']).split('.').next().unwrap_or_default();
                     let near = super::reader::nearest(source, &sources)
                         .map(|near| format!("; did you mean {{{{{near}.…}}}}?"));
-                    told.push(format!("{at} shows {braces} as it is{}", near.unwrap_or_default()));
+                    warnings.push(format!("{at} shows {braces} as it is{}", near.unwrap_or_default()));
                 }
                 Piece::Placeholder(placeholder) if !placeholder.is_exposed(&survey.expose) => {
                     let (name, path) = (placeholder.name(), placeholder.path);
-                    told.push(format!(
+                    warnings.push(format!(
                         "{at} names {name}, which expose does not: add {path} to expose, or nothing is shown"
                     ));
                 }
                 Piece::Placeholder(placeholder) if placeholder.source == ValueSource::Activation && !is_armed => {
-                    told.push(format!(
+                    warnings.push(format!(
                         "{at} names {}, and nothing activates the survey: nothing is shown",
                         placeholder.name()
                     ));
@@ -142,7 +142,7 @@ fn unfilled(survey: &Survey) -> Vec<String> {
             }
         }
     }
-    told
+    warnings
 }
 
 fn unused_endings(survey: &Survey) -> Vec<String> {
@@ -158,28 +158,30 @@ fn unknown_subjects<'r>(
     beside: &Surroundings<'_>,
 ) -> Vec<String> {
     let known: Vec<&KnownSurvey> = beside.known().chain(own).collect();
-    let mut told = BTreeSet::new();
+    let mut warnings = BTreeSet::new();
     for rule in rules.into_iter().flat_map(Rule::parts) {
         match rule {
             Rule::Answer(AnswerRule { survey, answer, .. }) => {
-                told.extend(unknown_answer("targeting", survey, &answer.property, &known, beside));
+                warnings.extend(unknown_answer("targeting", survey, &answer.property, &known, beside));
                 if known.iter().any(|known| known.survey_id == *survey && known.anonymous) {
-                    told.insert(format!("targeting asks for answers to {survey}, which is anonymous: it knows none"));
+                    warnings
+                        .insert(format!("targeting asks for answers to {survey}, which is anonymous: it knows none"));
                 }
             }
             Rule::History(History { of: Subject::Survey(survey), .. }) => {
-                told.extend(unknown_survey("targeting", survey, &known, beside));
+                warnings.extend(unknown_survey("targeting", survey, &known, beside));
             }
             Rule::History(History { of: Subject::Tag(tag), .. }) if tag != EVERY_SURVEY && beside.surveys.is_some() => {
                 let tags: Vec<String> = known.iter().flat_map(|known| &known.tags).cloned().collect();
                 if !tags.contains(tag) {
-                    told.insert(format!("targeting names the tag {tag}, which does not exist{}", meant(tag, &tags)));
+                    warnings
+                        .insert(format!("targeting names the tag {tag}, which does not exist{}", meant(tag, &tags)));
                 }
             }
             _ => {}
         }
     }
-    told.into_iter().collect()
+    warnings.into_iter().collect()
 }
 
 fn unknown_survey(by: &str, survey_id: &str, known: &[&KnownSurvey], beside: &Surroundings<'_>) -> Option<String> {
@@ -214,12 +216,12 @@ fn meant(name: &str, names: &[String]) -> String {
 /// All warnings about an endpoint.
 pub fn endpoint_warnings(endpoint: &Endpoint, beside: &Surroundings<'_>) -> Vec<String> {
     let known: Vec<&KnownSurvey> = beside.known().collect();
-    let told: BTreeSet<String> = endpoint
+    let warnings: BTreeSet<String> = endpoint
         .conditions
         .iter()
         .filter_map(|one| unknown_answer("where", &one.survey, &one.answer.property, &known, beside))
         .collect();
-    told.into_iter().collect()
+    warnings.into_iter().collect()
 }
 
 /// All warnings about settings.
@@ -300,7 +302,7 @@ mod tests {
 
     const NOW: Millis = 1_800_000_000_000;
 
-    fn told(changes: Value, names: Option<&[&str]>, before: Option<Value>) -> Vec<String> {
+    fn warnings_for(changes: Value, names: Option<&[&str]>, before: Option<Value>) -> Vec<String> {
         let mut body = json!({"survey_id": "s", "name": "S", "status": "active", "show_on": [{"trigger": "Main"}],
             "questions": [{"question_id": "q1", "type": "nps", "text": "?"}]});
         body.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
@@ -318,29 +320,29 @@ mod tests {
 
     #[test]
     fn what_is_probably_not_meant_is_told() {
-        let check = |told: Vec<String>, parts: &[&str]| {
-            assert_eq!(told.len(), parts.len(), "{told:?}");
-            for (told, part) in told.iter().zip(parts) {
-                assert!(told.contains(part), "{part} is not in {told}");
+        let check = |warnings: Vec<String>, parts: &[&str]| {
+            assert_eq!(warnings.len(), parts.len(), "{warnings:?}");
+            for (warning, part) in warnings.iter().zip(parts) {
+                assert!(warning.contains(part), "{part} is not in {warning}");
             }
         };
-        check(told(json!({}), None, None), &[]);
-        check(told(json!({}), Some(&["Main"]), None), &[]);
-        check(told(json!({"status": null}), None, None), &["draft"]);
-        check(told(json!({"sampling": {"percent": 0}}), None, None), &["sampling.percent is 0"]);
-        check(told(json!({"holdout": {"percent": 100}}), None, None), &["holdout.percent is 100"]);
-        check(told(json!({"status": "test"}), None, None), &["test_users is empty"]);
-        check(told(json!({"status": "test", "test_users": ["ann"]}), None, None), &[]);
-        check(told(json!({"schedule": {"end_at": "2020-01-01T00:00:00Z"}}), None, None), &["end_at"]);
-        check(told(json!({"schedule": {"end_at": "9999-12-31T23:59:59Z"}}), None, None), &[]);
+        check(warnings_for(json!({}), None, None), &[]);
+        check(warnings_for(json!({}), Some(&["Main"]), None), &[]);
+        check(warnings_for(json!({"status": null}), None, None), &["draft"]);
+        check(warnings_for(json!({"sampling": {"percent": 0}}), None, None), &["sampling.percent is 0"]);
+        check(warnings_for(json!({"holdout": {"percent": 100}}), None, None), &["holdout.percent is 100"]);
+        check(warnings_for(json!({"status": "test"}), None, None), &["test_users is empty"]);
+        check(warnings_for(json!({"status": "test", "test_users": ["ann"]}), None, None), &[]);
+        check(warnings_for(json!({"schedule": {"end_at": "2020-01-01T00:00:00Z"}}), None, None), &["end_at"]);
+        check(warnings_for(json!({"schedule": {"end_at": "9999-12-31T23:59:59Z"}}), None, None), &[]);
         check(
-            told(json!({}), Some(&["main", "other"]), None),
+            warnings_for(json!({}), Some(&["main", "other"]), None),
             &["trigger Main has not been seen yet; did you mean main?"],
         );
-        check(told(json!({}), Some(&[]), None), &["trigger Main has not been seen yet"]);
+        check(warnings_for(json!({}), Some(&[]), None), &["trigger Main has not been seen yet"]);
         let armed = json!({"activate": {"event": "endedSleep"}, "expires_after": "1h"});
         check(
-            told(armed, Some(&["Main", "ended_sleep"]), None),
+            warnings_for(armed, Some(&["Main", "ended_sleep"]), None),
             &["event endedSleep has not been seen yet; did you mean ended_sleep?"],
         );
         let before = |status: &str| {
@@ -348,13 +350,13 @@ mod tests {
                 json!({"status": status, "questions": [{"question_id": "q1", "type": "text"}, {"question_id": "q0", "type": "nps"}]}),
             )
         };
-        check(told(json!({}), None, before("paused")), &["question q1 was text and is nps"]);
-        check(told(json!({}), None, before("draft")), &[]);
+        check(warnings_for(json!({}), None, before("paused")), &["question q1 was text and is nps"]);
+        check(warnings_for(json!({}), None, before("draft")), &[]);
         let texts = json!({"expose": ["product"], "questions": [{"question_id": "q1", "type": "text",
             "text": "{{activation.product}} {{attribute.name|there}} {{atribute.name}} {{ x }}"}],
             "activate": {"event": "bought"}, "expires_after": "1h", "endings": [{"ending_id": "bye", "text": "Bye"}]});
         check(
-            told(texts, None, None),
+            warnings_for(texts, None, None),
             &[
                 "questions.q1.text names attribute.name, which expose does not",
                 "questions.q1.text shows {{atribute.name}} as it is; did you mean {{attribute.…}}?",
@@ -363,20 +365,20 @@ mod tests {
             ],
         );
         let unarmed = json!({"expose": ["x"], "name": "{{activation.x|it}}"});
-        check(told(unarmed, None, None), &["name names activation.x, and nothing activates the survey"]);
+        check(warnings_for(unarmed, None, None), &["name names activation.x, and nothing activates the survey"]);
         let caps = json!({"limits": {"caps": [{"count": "displayed", "max": 2}]}});
         let mut in_force = json!({"survey_id": "s", "name": "S", "status": "active", "show_on": [{"trigger": "Main"}],
             "questions": [{"question_id": "q1", "type": "nps", "text": "?"}]});
-        check(told(caps.clone(), None, Some(in_force.clone())), &["1 of limits.caps count from now on"]);
+        check(warnings_for(caps.clone(), None, Some(in_force.clone())), &["1 of limits.caps count from now on"]);
         in_force["limits"] = json!({"caps": [{"count": "displayed", "max": 1}]});
-        check(told(caps, None, Some(in_force)), &[]);
+        check(warnings_for(caps, None, Some(in_force)), &[]);
         let rules = json!({"tags": ["nps"], "targeting": {"all": [{"tag": "nsp", "did": "displayed"}, {"tag": "*", "did": "displayed"},
             {"survey": "s", "did": "completed"}, {"survey": "other", "answer": {"question_id": "q1", "op": "exists"}},
             {"event": "used", "at_least": 3}]}});
         let answers = json!({"targeting": {"any": [{"survey": "s", "answer": {"question_id": "q2", "op": "exists"}},
             {"survey": "secret", "answer": {"question_id": "scor", "op": "exists"}}]}});
         check(
-            told(answers, None, None),
+            warnings_for(answers, None, None),
             &[
                 "answers to secret, which is anonymous",
                 "the question q2 of s, which does not exist",
@@ -384,7 +386,7 @@ mod tests {
             ],
         );
         check(
-            told(rules, Some(&["Main"]), None),
+            warnings_for(rules, Some(&["Main"]), None),
             &[
                 "event used has not been seen yet",
                 "survey other",
