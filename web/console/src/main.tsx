@@ -4,6 +4,7 @@ import { useEffect, useRef, useState } from 'preact/hooks';
 import { ApiError, whenUnauthorized } from './api';
 import { forgetDrafts, keep, kept } from './kept';
 import { followWhileVisible } from './live';
+import { showPlainly } from './plain';
 import { followLinks, go, here, usePlace } from './route';
 import { current, SessionContext, signIn, signOut } from './session';
 import { Shell } from './shell';
@@ -120,4 +121,5 @@ class Whole extends Component<{ path: string; children: ComponentChildren }, { b
 }
 
 followLinks();
+showPlainly();
 render(<Console />, document.getElementById('console')!);

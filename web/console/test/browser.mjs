@@ -60,6 +60,14 @@ export async function wrongs(page) {
   return [...page.errors.filter((error) => !MEANT.test(error)), ...(await page.evaluate(() => window.violations)), ...page.elsewhere];
 }
 
+/** Texts of the page with a mark that turns around letters, or what stands beside it. */
+export const turned = (page) => page.evaluate(() => {
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  const found = [];
+  while (texts.nextNode()) if (/[\u202a-\u202e\u2066-\u2069]/.test(texts.currentNode.data)) found.push(texts.currentNode.data.slice(0, 80));
+  return found;
+});
+
 const axe = readFileSync(new URL('../../node_modules/axe-core/axe.min.js', import.meta.url), 'utf8');
 
 /** What axe finds; the policy is no matter here, as the test brings the script. */

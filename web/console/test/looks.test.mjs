@@ -5,7 +5,7 @@ import { after, before, test } from 'node:test';
 import assert from 'node:assert/strict';
 import { start, VIEWER } from './server.mjs';
 import { fill } from './world.mjs';
-import { faults, fresh, picture, settled, shut, signedIn, until, visit, wrongs } from './browser.mjs';
+import { faults, fresh, picture, settled, shut, signedIn, turned, until, visit, wrongs } from './browser.mjs';
 
 const ADDRESSES = {
   home: '/', connections: '/connections', triggers: '/triggers', 'trigger-new': '/triggers?new=1', surveys: '/surveys', 'survey-templates': '/surveys?new=1',
@@ -285,6 +285,7 @@ for (const view of VIEWS.filter(isChecked))
       await opened(server)(page, path, name);
       assert.equal(await page.locator('img, script:not([src]), main iframe').count(), 0, name);
       assert.ok((await tooWide(page)) <= 0, `${name} is ${await tooWide(page)} px wider than ${view.width}`);
+      assert.deepEqual(await turned(page), [], name);
       if (SPOILED.includes(name)) assert.ok((await page.locator('main').innerText()).includes('<img src=x'), `${name} shows none of it`);
       await picture(page, `nasty-${name}-${view.colorScheme}-${view.width}`);
     }

@@ -7,7 +7,7 @@ import { build } from 'esbuild';
 import { parse } from 'yaml';
 
 const { outputFiles } = await build({
-  stdin: { contents: `export * from './model'; export { yaml } from './yaml'; export { csvField, idOf } from '../format'; export { parse as metrics } from '../metrics'; export { sentence, GATES } from '../gates';`, resolveDir: new URL('../src/survey', import.meta.url).pathname, loader: 'ts' },
+  stdin: { contents: `export * from './model'; export { yaml } from './yaml'; export { csvField, idOf } from '../format'; export { parse as metrics } from '../metrics'; export { sentence, GATES } from '../gates'; export { plain } from '../plain';`, resolveDir: new URL('../src/survey', import.meta.url).pathname, loader: 'ts' },
   bundle: true, format: 'esm', write: false, define: { document: '{"querySelector":null}' }, platform: 'neutral',
   plugins: [{ name: 'api', setup: (b) => b.onLoad({ filter: /src\/api\.ts$/ }, () => ({ contents: 'export const send = null; export const isRaw = () => false; export const parseJson = JSON.parse;' })) }],
 });
@@ -104,4 +104,11 @@ test('each gate of docs/surveys.md has a sentence, and what it saw is told in wo
     const text = m.sentence({ gate, actual });
     assert.ok(text.includes(part) && !/[{}]/.test(text), `${gate}: ${text}`);
   }
+});
+
+test('marks of direction are shown where they would turn around letters or what stands beside the text', () => {
+  const [rlo, lre, pdf, fsi, pdi] = ['\u202e', '\u202a', '\u202c', '\u2068', '\u2069'];
+  for (const text of ['plain', 'لا شيء', '\u200f!', `${lre}+49 30${pdf}`, `a ${fsi}b ${lre}c${pdf}${pdi} d`]) assert.equal(m.plain(text), text);
+  for (const [text, shown] of [[`${rlo}evil`, '⟨U+202E⟩evil'], [`${rlo}evil${pdf}`, '⟨U+202E⟩evil⟨U+202C⟩'], [`${fsi}x`, '⟨U+2068⟩x'], [`x${pdi}`, 'x⟨U+2069⟩'], [`${fsi}${lre}x${pdi}${pdf}`, '⟨U+2068⟩⟨U+202A⟩x⟨U+2069⟩⟨U+202C⟩']])
+    assert.equal(m.plain(text), shown);
 });
