@@ -2,18 +2,31 @@
 import { useState } from 'preact/hooks';
 import { all, base, call } from '../api';
 import { useGet, useInterval, useLoaded } from '../live';
-import { href } from '../route';
 import { useCanChange } from '../session';
 import type { ApiKey, Trigger } from '../types';
-import { Await, Button, Choice, Code, Notice, Page, Section, Time, Trouble, useAction } from '../ui';
+import { Await, Button, Choice, Code, Facts, Notice, Page, Section, Time, Trouble, useAction } from '../ui';
 
-const origin = location.origin + base;
 const WAITING_MS = 2000;
+
+/** What the page reads of the configuration. */
+interface Configuration {
+  http?: { listen?: string; admin_listen?: string };
+  log?: { kind?: string; prefix?: string };
+  kafka?: { brokers?: string };
+}
+
+/** Where backends and apps reach the server: here, unless the console has a listener of its own. */
+function originOf({ http }: Configuration): string {
+  if (!http?.admin_listen || !http.listen) return location.origin + base;
+  const [, host, port] = /^(.*):(\d+)$/.exec(http.listen) ?? ['', http.listen, '80'];
+  // A listener of all addresses is reached at the one that this page was.
+  return `http://${['0.0.0.0', '[::]'].includes(host!) ? location.hostname : host}:${port}${base}`;
+}
 /** Kinds of triggers that a backend reports, and those that an app does. */
 const EVENTS = ['backend', 'custom'];
 const PLACES = ['frontend'];
 
-function snippets(key: string): Record<string, string> {
+function snippets(origin: string, key: string): Record<string, string> {
   return {
     curl: `curl -X POST ${origin}/v1/events \\
   -H 'authorization: Bearer ${key}' \\
@@ -43,7 +56,7 @@ urllib.request.urlopen(request)`,
   };
 }
 
-const widget = (key: string) => `<script async src="${origin}/sdk/askwhen.js" data-key="${key}" data-user="user_123"></script>
+const widget = (origin: string, key: string) => `<script async src="${origin}/sdk/askwhen.js" data-key="${key}" data-user="user_123"></script>
 <script>
   window.askwhen = window.askwhen || {queue: []};
   askwhen.queue.push(["trigger", "MainActivity", {plan: "pro"}]);
@@ -93,52 +106,57 @@ export function Connections() {
   const [language, setLanguage] = useState('curl');
   const [serverKey, setServerKey] = useState('');
   const [clientKey, setClientKey] = useState('');
+  const configuration = useGet<Configuration>('/v1/config');
   return (
     <Page title="Connections" about="How your backend, your page and Kafka reach this server.">
-      <Section title="Backend trigger">
-        <h3>URL</h3>
-        <Code text={`${origin}/v1/events`} label="URL" />
-        <details class="twin">
-          <summary>URLs for code that was written for Blitzllama or Reward</summary>
-          <Code text={`${origin}/api/v1/connections/backend/event`} label="URL for Blitzllama's body" />
-          <Code text={`${origin}/v1/triggers/TRIGGER/users/USER/events`} label="URL for Reward's body" />
-          <p class="hint">They take the same key, as <code>x-api-key</code> or <code>authorization: Bearer</code>.</p>
-        </details>
-        <Keys kind="server" made={serverKey} onMade={setServerKey} />
-        <div class="narrow"><Choice label="Language" value={language} options={[['curl', 'curl'], ['Node', 'Node'], ['Python', 'Python']]} onValue={setLanguage} /></div>
-        <Code text={snippets(serverKey || 'YOUR_SERVER_KEY')[language]!} label={`${language} snippet`} />
-        <Await of={triggers} what="Listening">
-          {(list) => <First of="event" triggers={list} kinds={EVENTS} nothing="Run the snippet. The event appears here as soon as it arrives." />}
-        </Await>
-      </Section>
-      <Section title="Widget">
-        <p>These lines show surveys on a page. A key of kind client may stand in public.</p>
-        <Keys kind="client" made={clientKey} onMade={setClientKey} />
-        <Code text={widget(clientKey || 'YOUR_CLIENT_KEY')} label="widget snippet" />
-        <Await of={triggers} what="Listening">
-          {(list) => <First of="trigger" triggers={list} kinds={PLACES} nothing="Open the page with the snippet. The trigger appears here as soon as it is reported." />}
-        </Await>
-      </Section>
-      <Section title="Kafka">
-        <p>Any producer may write to the journal. The key of a record is the user’s ID, so that one user’s records stay in order.</p>
-        <Kafka />
-      </Section>
+      <Await of={configuration} what="Asking where the server is reached">
+        {(config) => {
+          const origin = originOf(config);
+          return (
+            <>
+              <Section title="Backend trigger">
+                <h3>URL</h3>
+                <Code text={`${origin}/v1/events`} label="URL" />
+                {config.http?.admin_listen && <p class="hint">Events and widgets have a listener of their own, <code>[http] listen</code>. Where a proxy stands before it, the proxy’s address is the one to use.</p>}
+                <details class="twin">
+                  <summary>URLs for code that was written for Blitzllama or Reward</summary>
+                  <Code text={`${origin}/api/v1/connections/backend/event`} label="URL for Blitzllama's body" />
+                  <Code text={`${origin}/v1/triggers/TRIGGER/users/USER/events`} label="URL for Reward's body" />
+                  <p class="hint">They take the same key, as <code>x-api-key</code> or <code>authorization: Bearer</code>.</p>
+                </details>
+                <Keys kind="server" made={serverKey} onMade={setServerKey} />
+                <div class="narrow"><Choice label="Language" value={language} options={[['curl', 'curl'], ['Node', 'Node'], ['Python', 'Python']]} onValue={setLanguage} /></div>
+                <Code text={snippets(origin, serverKey || 'YOUR_SERVER_KEY')[language]!} label={`${language} snippet`} />
+                <Await of={triggers} what="Listening">
+                  {(list) => <First of="event" triggers={list} kinds={EVENTS} nothing="Run the snippet. The event appears here as soon as it arrives." />}
+                </Await>
+              </Section>
+              <Section title="Widget">
+                <p>These lines show surveys on a page. A key of kind client may stand in public.</p>
+                <Keys kind="client" made={clientKey} onMade={setClientKey} />
+                <Code text={widget(origin, clientKey || 'YOUR_CLIENT_KEY')} label="widget snippet" />
+                <Await of={triggers} what="Listening">
+                  {(list) => <First of="trigger" triggers={list} kinds={PLACES} nothing="Open the page with the snippet. The trigger appears here as soon as it is reported." />}
+                </Await>
+              </Section>
+              <Section title="Kafka"><Kafka of={config} /></Section>
+            </>
+          );
+        }}
+      </Await>
     </Page>
   );
 }
 
-function Kafka() {
-  const ready = useGet<{ kafka?: { brokers?: string }; log?: string | { kind?: string; prefix?: string; brokers?: string } }>('/readyz?verbose');
-  const log = typeof ready.data?.log === 'object' ? ready.data.log : undefined;
-  const brokers = log?.brokers ?? ready.data?.kafka?.brokers;
+function Kafka({ of: { log, kafka } }: { of: Configuration }) {
   const topic = (log?.prefix ?? 'askwhen.') + 'events';
+  if (log?.kind !== 'kafka')
+    return <p>This server keeps its journal itself, so there is no Kafka to write to: send events to the URL above. With <code>kind = "kafka"</code> under <code>[log]</code>, producers write to topic <code>{topic}</code>, and its addresses stand here.</p>;
   return (
     <>
-      <dl class="facts">
-        <div><dt>Topic</dt><dd><code>{topic}</code></dd></div>
-        <div><dt>Addresses</dt><dd>{brokers ? <code>{brokers}</code> : <>those of <code>[kafka] brokers</code> in the configuration; with the embedded log there is no Kafka (see <a href={href('/system')}>System</a>)</>}</dd></div>
-      </dl>
-      <Code label="kcat command" text={`echo 'user_123:{"user_id": "user_123", "event_name": "ended_sleep", "properties": {}}' \\\n  | kcat -P -b ${brokers ?? 'HOST:9092'} -t ${topic} -K:`} />
+      <p>Any producer may write to the journal. The key of a record is the user’s ID, so that one user’s records stay in order.</p>
+      <Facts of={[['Topic', <code>{topic}</code>], ['Addresses', <code>{kafka?.brokers}</code>]]} />
+      <Code label="kcat command" text={`echo 'user_123:{"user_id": "user_123", "event_name": "ended_sleep", "properties": {}}' \\\n  | kcat -P -b ${kafka?.brokers} -t ${topic} -K:`} />
     </>
   );
 }
