@@ -124,3 +124,13 @@ export async function all<T>(path: string, list: string, most = 1000, signal?: A
   } while (cursor && found.length < most);
   return found;
 }
+
+/** Asks for something of each, so many at a time, and gives the answers in the same order. */
+export async function ofEach<T, Answer>(list: T[], atOnce: number, ask: (one: T) => Promise<Answer>): Promise<Answer[]> {
+  const answers: Answer[] = [];
+  const rest = list.entries();
+  await Promise.all(Array.from({ length: Math.min(atOnce, list.length) }, async () => {
+    for (const [i, one] of rest) answers[i] = await ask(one);
+  }));
+  return answers;
+}

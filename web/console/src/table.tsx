@@ -7,8 +7,8 @@ import { Button } from './ui';
 
 export interface Column<Row> {
   name: string;
-  /** What sorting compares and CSV holds. */
-  value: (row: Row) => string | number | boolean | null | undefined;
+  /** What sorting compares and CSV holds; a column of links or buttons has nothing of the kind. */
+  value?: (row: Row) => string | number | boolean | null | undefined;
   show?: (row: Row) => ComponentChildren;
   numeric?: boolean;
   /** A column that is shown only when it is asked for. */
@@ -37,8 +37,9 @@ export function Table<Row>({ name, columns, rows, rowKey, selected, tools, more 
   const shown = columns.filter((column) => !hidden.includes(column.name));
   const sorted = useMemo(() => {
     const by = columns.find((column) => column.name === order?.column);
-    if (!by) return rows;
-    const up = [...rows].sort((a, b) => compare(by.value(a), by.value(b)));
+    if (!by?.value) return rows;
+    const { value } = by;
+    const up = [...rows].sort((a, b) => compare(value(a), value(b)));
     return order!.down ? up.reverse() : up;
   }, [rows, order, columns]);
 
@@ -49,7 +50,8 @@ export function Table<Row>({ name, columns, rows, rowKey, selected, tools, more 
     keep(memory, next);
   }
   function save(): void {
-    const lines = [shown.map((column) => csvField(column.name)), ...sorted.map((row) => shown.map((column) => csvField(column.value(row))))];
+    const held = shown.filter((column) => column.value);
+    const lines = [held.map((column) => csvField(column.name)), ...sorted.map((row) => held.map((column) => csvField(column.value!(row))))];
     download(`${name.toLowerCase().replace(/\W+/g, '-')}.csv`, lines.map((line) => line.join(',')).join('\r\n') + '\r\n');
   }
 
@@ -80,10 +82,10 @@ export function Table<Row>({ name, columns, rows, rowKey, selected, tools, more 
                 const mine = order?.column === column.name;
                 return (
                   <th key={column.name} scope="col" class={column.numeric ? 'numeric' : ''} aria-sort={mine ? (order!.down ? 'descending' : 'ascending') : undefined}>
-                    <button type="button" onClick={() => setOrder(mine && order!.down ? null : { column: column.name, down: mine })}>
+                    {column.value ? <button type="button" onClick={() => setOrder(mine && order!.down ? null : { column: column.name, down: mine })}>
                       {column.name}
                       <span aria-hidden="true">{mine ? (order!.down ? ' ↓' : ' ↑') : ''}</span>
-                    </button>
+                    </button> : column.name}
                   </th>
                 );
               })}
@@ -93,7 +95,7 @@ export function Table<Row>({ name, columns, rows, rowKey, selected, tools, more 
             {sorted.map((row) => (
               <tr key={rowKey(row)} aria-current={selected === rowKey(row) ? 'true' : undefined}>
                 {shown.map((column) => (
-                  <td key={column.name} class={column.numeric ? 'numeric' : ''} dir="auto">{column.show ? column.show(row) : <span class="long">{column.value(row)}</span>}</td>
+                  <td key={column.name} class={column.numeric ? 'numeric' : ''} dir="auto">{column.show ? column.show(row) : <span class="long">{column.value?.(row)}</span>}</td>
                 ))}
               </tr>
             ))}

@@ -24,7 +24,7 @@ export function Failures({ query }: { query: URLSearchParams }) {
     { name: 'Outcome', value: (row) => row.outcome, show: (row) => <Badge name={outcomeOf(row)} /> },
     { name: 'Status', value: (row) => row.http_status, show: (row) => row.http_status ?? '–', numeric: true },
     { name: 'Count', value: (row) => row.count, show: (row) => <a href={href('/deliveries?cause=' + encodeURIComponent(row.cause))} aria-label={`Show the ${number(row.count)} deliveries`}>{number(row.count)}</a>, numeric: true },
-    ...(canChange ? [{ name: 'Mend', value: () => '', show: (row: Cause) => <Button class="small" onClick={() => setSending(row)}>Resend all of these</Button> }] : []),
+    ...(canChange ? [{ name: 'Mend', show: (row: Cause) => <Button class="small" onClick={() => setSending(row)}>Resend all of these</Button> }] : []),
     { name: 'Error', value: (row) => row.error, show: (row) => <span class="long">{row.error ?? '–'}</span> },
     { name: 'First', value: (row) => row.first_at, show: (row) => <Time at={row.first_at} /> },
     { name: 'Last', value: (row) => row.last_at, show: (row) => <Time at={row.last_at} /> },

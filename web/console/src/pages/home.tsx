@@ -1,5 +1,5 @@
 /** What needs action first; then how the last day went. */
-import { all, call, query as queryOf, route } from '../api';
+import { all, call, ofEach, query as queryOf, route } from '../api';
 import { Bars } from '../charts';
 import { bytes, count, durationMs, number, percent, since, span, words } from '../format';
 import { SLOW_MS, useInterval, useLoaded } from '../live';
@@ -15,8 +15,8 @@ const DISK_LOW = 2 ** 30;
 const SNAPSHOTS_MISSED = 6;
 const SNAPSHOT_EVERY = '10m';
 const REFRESH_MS = 15_000;
-/** Surveys whose numbers are added up. */
-const MOST_SURVEYS = 60;
+/** Surveys whose numbers are asked for at a time. */
+const AT_ONCE = 6;
 
 interface Urgent {
   tone: 'bad' | 'warn';
@@ -38,9 +38,9 @@ interface Overview {
   unread: string[];
 }
 
-const NONE: Stats = { considered: 0, offered: 0, displayed: 0, dismissed: 0, answered: 0, completed: 0, not_offered: {} };
+export const NONE: Stats = { considered: 0, offered: 0, displayed: 0, dismissed: 0, answered: 0, completed: 0, not_offered: {} };
 
-function add(a: Stats, b: Stats): Stats {
+export function add(a: Stats, b: Stats): Stats {
   const gates = { ...a.not_offered };
   for (const [gate, n] of Object.entries(b.not_offered ?? {})) gates[gate] = (gates[gate] ?? 0) + n;
   return {
@@ -66,8 +66,8 @@ async function overview(signal: AbortSignal): Promise<Overview> {
     call<{ ready: boolean; reasons: unknown[] }>('GET', '/readyz?verbose', { signal }).then(({ data }) => data, without('whether it is ready', null)),
     call<{ snapshots?: { every?: string } }>('GET', '/v1/config', { signal }).then(({ data }) => data.snapshots?.every ?? SNAPSHOT_EVERY, without('its configuration', SNAPSHOT_EVERY)),
   ]);
-  const living = surveys.filter((survey) => !['draft', 'archived'].includes(survey.status)).slice(0, MOST_SURVEYS);
-  const stats = await Promise.all(living.map((survey) => call<Stats>('GET', route`/v1/surveys/${survey.survey_id}/stats` + queryOf({ since: day }), { signal }).then(({ data }) => data, without('the numbers of some surveys', NONE))));
+  const living = surveys.filter((survey) => !['draft', 'archived'].includes(survey.status));
+  const stats = await ofEach(living, AT_ONCE, (survey) => call<Stats>('GET', route`/v1/surveys/${survey.survey_id}/stats` + queryOf({ since: day }), { signal }).then(({ data }) => data, without('the numbers of some surveys', NONE)));
   return { endpoints, surveys, causes, samples, ready, every, unread, stats: stats.reduce(add, NONE) };
 }
 

@@ -40,7 +40,7 @@ export function Triggers({ query }: { query: URLSearchParams }) {
     { name: 'Kind', value: (row) => row.kind, show: (row) => <Badge name={row.kind} /> },
     { name: 'First seen', value: (row) => row.first_seen_at, show: (row) => <Time at={row.first_seen_at} empty="not yet" /> },
     { name: 'Surveys', value: (row) => row.uses, show: (row) => number(row.uses), numeric: true },
-    ...(canChange ? [{ name: 'Remove', value: () => '', show: (row: Trigger) => <Button class="small" onClick={() => setRemoving(row)} >Remove<span class="unseen"> {short(row.trigger_id)}</span></Button> }] : []),
+    ...(canChange ? [{ name: 'Remove', show: (row: Trigger) => <Button class="small" onClick={() => setRemoving(row)} >Remove<span class="unseen"> {short(row.trigger_id)}</span></Button> }] : []),
   ];
   return (
     <Page
