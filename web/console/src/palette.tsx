@@ -1,5 +1,5 @@
 /** ⌘K: goes to a page, a survey, an endpoint or a user, or begins something. */
-import { useEffect, useId, useMemo, useRef, useState } from 'preact/hooks';
+import { useId, useLayoutEffect, useMemo, useRef, useState } from 'preact/hooks';
 import { all } from './api';
 import { useLoaded } from './live';
 import { go } from './route';
@@ -22,10 +22,11 @@ export function Palette({ onClose, onScheme, onSignOut }: { onClose: () => void;
   const [text, setText] = useState('');
   const [at, setAt] = useState(0);
   const known = useLoaded('palette', async (signal) => ({
-    surveys: await all<SurveyDefinition>('/v1/surveys', 'surveys', 1000, signal).catch(() => []),
-    endpoints: await all<Endpoint>('/v1/endpoints', 'endpoints', 1000, signal).catch(() => []),
+    surveys: await all<SurveyDefinition>('/v1/surveys', 'surveys', 1000, signal),
+    endpoints: await all<Endpoint>('/v1/endpoints', 'endpoints', 1000, signal),
   }));
-  useEffect(() => {
+  // At once, so that what is typed after ⌘K arrives here.
+  useLayoutEffect(() => {
     const before = document.activeElement as HTMLElement | null;
     dialog.current!.showModal();
     return () => before?.isConnected && before.focus();
@@ -90,6 +91,7 @@ export function Palette({ onClose, onScheme, onSignOut }: { onClose: () => void;
           </li>
         ))}
       </ul>
+      {known.error && <p class="fault" role="status">Surveys and endpoints cannot be found now: {known.error.message}</p>}
     </dialog>
   );
 }

@@ -1,6 +1,6 @@
 /** What surrounds every page: navigation, palette, colours, and who is signed in. */
 import type { ComponentChildren } from 'preact';
-import { useEffect, useState } from 'preact/hooks';
+import { useEffect, useLayoutEffect, useState } from 'preact/hooks';
 import type { Scheme } from './main';
 import { Palette } from './palette';
 import { href, type Place } from './route';
@@ -50,7 +50,8 @@ export function Shell({ place, scheme, onScheme, onSignOut, children }: {
     document.querySelector('nav [aria-current]')?.scrollIntoView({ block: 'nearest', inline: 'center' });
   }, [path]);
   useFocusOnHeading(path);
-  useEffect(() => {
+  // Before the page is seen, so that no key is too early.
+  useLayoutEffect(() => {
     const pressed = (event: KeyboardEvent) => {
       if (event.key.toLowerCase() !== 'k' || !(event.metaKey || event.ctrlKey) || event.altKey || event.shiftKey) return;
       event.preventDefault();

@@ -1,5 +1,5 @@
 /** The way in: a key of kind `viewer` or `admin`. */
-import { useEffect, useRef, useState } from 'preact/hooks';
+import { useLayoutEffect, useRef, useState } from 'preact/hooks';
 import { signIn } from './session';
 import type { Session } from './types';
 import { Button, TextField, useAction, useTitle } from './ui';
@@ -9,7 +9,7 @@ export function SignIn({ message, done }: { message: string; done: (session: Ses
   const [key, setKey] = useState('');
   const form = useRef<HTMLFormElement>(null);
   const action = useAction();
-  useEffect(() => form.current?.querySelector('input')?.focus(), []);
+  useLayoutEffect(() => form.current?.querySelector('input')?.focus(), []);
   const refused = action.error && (action.error.status === 401 ? 'This key is not known here. Check that it is whole, and of this server.' : action.error.message);
   return (
     <main class="alone">

@@ -1,6 +1,6 @@
 /** The small parts that all pages are made of. */
 import { createContext, type ComponentChildren, type JSX } from 'preact';
-import { useContext, useEffect, useId, useRef, useState } from 'preact/hooks';
+import { useContext, useEffect, useId, useLayoutEffect, useRef, useState } from 'preact/hooks';
 import { ApiError } from './api';
 import { ago, clock, words } from './format';
 import type { Loaded } from './live';
@@ -315,7 +315,7 @@ export function Dialog({ title, onClose, children, wide, side }: { title: string
   const latest = useRef(onClose);
   latest.current = onClose;
   const label = useId();
-  useEffect(() => {
+  useLayoutEffect(() => {
     const before = document.activeElement as HTMLElement | null;
     const pressed = (event: KeyboardEvent) => {
       if (event.key !== 'Escape' || event.defaultPrevented || document.querySelector('dialog:modal')) return;
