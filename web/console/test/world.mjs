@@ -50,7 +50,7 @@ const REPORT = {
 /** Metrics as the server writes them, with a fault to show where `bad`. */
 const metrics = (bad) => [
   ...Array.from({ length: 8 }, (_, n) => `askwhen_engine_lag_records{partition="${n}"} ${bad && n === 3 ? 812 : 0}\naskwhen_engine_lag_seconds{partition="${n}"} ${bad && n === 3 ? 42 : 0}`),
-  `askwhen_disk_free_bytes ${bad ? 5e8 : 4e10}`, 'askwhen_memory_bytes{part="stores"} 8653710', 'askwhen_delivery_waiting{class="retry"} 12', 'askwhen_delivery_inflight 2',
+  `askwhen_disk_free_bytes ${bad ? 5e8 : 4e10}`, 'askwhen_memory_bytes{part="bound"} 6442450944', 'askwhen_memory_bytes{part="resident"} 82235392', 'askwhen_memory_bytes{part="stores"} 8653710', 'askwhen_delivery_waiting{class="retry"} 12', 'askwhen_delivery_inflight 2',
   ...['events', 'decisions', 'responses', 'deliveries'].map((topic, i) => `askwhen_log_bytes{topic="${topic}"} ${(i + 1) * 1_422_000}`),
   `askwhen_store_snapshot_age_seconds ${bad ? 9000 : 240}`, 'askwhen_store_snapshot_seconds_count 14', `askwhen_store_snapshot_failures_total ${bad ? 1 : 0}`, `askwhen_engine_rejects_total{kind="invalid_json"} ${bad ? 3 : 0}`, '',
 ].join('\n');
@@ -74,8 +74,10 @@ const TIMELINE = [
   { at: back(19), kind: 'delivery', delivery_id: 'dlv_00000001aaaabbbb', endpoint_id: 'crm', type: 'response.completed', status: 'delivered' },
   { at: back(20), kind: 'decision', trigger: 'MainActivity', reason: 'global_cooldown', survey: null },
   { at: back(30), kind: 'event', event_name: 'ended_sleep', properties: { duration_min: 430 } },
-  { at: back(3999), kind: 'answers', survey_id: 'nps', answers: [{ question_id: 'q1', value: 9 }], completed: true },
-  { at: back(4000), kind: 'displayed', survey_id: 'nps', offer_id: 'off_1' },
+  { at: back(1000), kind: 'dismissed', offer_id: 'off_2' },
+  { at: back(1001), kind: 'decision', trigger: 'MainActivity', reason: 'offered', survey: { survey_id: 'sleep-quality', offer_id: 'off_2' } },
+  { at: back(3999), kind: 'answers', offer_id: 'off_1', answers: [{ question_id: 'q1', value: 9 }], completed: true },
+  { at: back(4000), kind: 'displayed', offer_id: 'off_1' },
   { at: back(4100), kind: 'attributes', attributes: { plan: 'pro', country: 'DE', first_name: 'Ann' } },
 ];
 
@@ -84,7 +86,7 @@ const RESULTS = {
   questions: [
     { question_id: 'q1', type: 'nps', text: 'How likely are you to recommend us?', answered: 900, skipped: 11, distribution: Array.from({ length: 11 }, (_, n) => ({ value: n, text: String(n), count: [4, 3, 8, 11, 20, 44, 60, 120, 210, 220, 200][n] })), mean: 7.9, nps: { score: 30, promoters: 420, passives: 330, detractors: 150, margin: 4.8 } },
     { question_id: 'q2', type: 'multi_choice', text: 'What woke you?', answered: 211, skipped: 0, distribution: [{ value: 'noise', text: 'noise', count: 133 }, { value: 'light', text: 'The light', count: 71 }] },
-    { question_id: 'q3', type: 'text', text: 'Anything else?', answered: 3, skipped: 871, distribution: [], texts: ['Slept like a stone.', 'The app woke me up twice, which is ironic.', 'لا شيء'] },
+    { question_id: 'q3', type: 'text', text: 'Anything else?', answered: 3, skipped: 871, distribution: [], texts: ['Slept like a stone.', 'The app woke me up twice, which is ironic.', 'لا شيء'].map((text) => ({ text })) },
   ],
   series: Array.from({ length: 14 }, (_, i) => ({ day: back(1440 * (14 - i)).slice(0, 10), responses: 40 + ((i * 37) % 50) })),
 };

@@ -7,7 +7,7 @@ import { SLOW_MS, useLoaded } from '../live';
 import { go, href } from '../route';
 import { useCanChange } from '../session';
 import type { Delivery, Endpoint } from '../types';
-import { Await, Badge, Button, Choice, Code, Dialog, Empty, Facts, Notice, Page, Section, Time, Trouble, useAction } from '../ui';
+import { Await, Badge, Button, Choice, Code, Dialog, Empty, Notice, Page, Section, Time, Trouble, useAction } from '../ui';
 import { definitionOf, EndpointForm } from './endpoint-form';
 import { PERIODS } from './failures';
 import { BulkJob } from './jobs';
@@ -33,20 +33,20 @@ export function EndpointPage({ id }: { id: string }) {
     return { endpoint: data, etag };
   }, ['endpoints', 'definitions']);
   return (
-    <Page title={id} back={<a href={href('/endpoints')}>Endpoints</a>} about={loaded.data && <span dir="auto">{loaded.data.endpoint.url}</span>}
+    <Page title={id} back={<a href={href('/endpoints')}>Endpoints</a>} about={loaded.data && <span class="long" dir="auto">{loaded.data.endpoint.url}</span>}
       actions={<a class="button" href={href('/deliveries?endpoint_id=' + encodeURIComponent(id))}>Deliveries</a>}>
       <Await of={loaded} what="Loading the endpoint">
         {({ endpoint, etag }) => (
           <>
             <Section title="State">
-              <p><Badge name={endpoint.enabled ? endpoint.state : 'disabled'} /> {stateInWords(endpoint)} <Time at={endpoint.state_since} /></p>
+              <p><Badge name={endpoint.enabled ? endpoint.state : 'disabled'} /> {stateInWords(endpoint)} {endpoint.state_since && <span class="quiet">It has been so since <Time at={endpoint.state_since} />.</span>}</p>
               {canChange && <Actions endpoint={endpoint} onChanged={loaded.reload} />}
             </Section>
             <Last id={id} />
             <Section title="Definition">
               {canChange
                 ? <EndpointForm given={definitionOf(endpoint)} etag={etag} onSaved={loaded.reload} onSwitched={loaded.reload} />
-                : <Facts of={[['Profile', endpoint.profile], ['Enabled', endpoint.enabled ? 'yes' : 'no'], ['Events', (endpoint.events as string[]).join(', ')], ['Surveys', (endpoint.surveys as string[]).join(', ')], ['Version', number(endpoint.version)]]} />}
+                : <Code text={JSON.stringify(definitionOf(endpoint), null, 2)} label="definition" />}
             </Section>
           </>
         )}

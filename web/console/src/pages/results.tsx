@@ -1,11 +1,12 @@
 /** What was answered, per survey. */
+import { useState } from 'preact/hooks';
 import { all, base, query as queryOf, route } from '../api';
 import { Bars, Series } from '../charts';
-import { count, number, percent, since, span, words } from '../format';
+import { count, number, percent, short, since, span, words } from '../format';
 import { SLOW_MS, useGet, useLoaded } from '../live';
 import { go, href, setQuery } from '../route';
 import type { QuestionResult, Results, Stats, SurveyDefinition } from '../types';
-import { Await, Choice, Empty, Notice, Page, Section } from '../ui';
+import { Await, Button, Choice, Empty, Notice, Page, Section, Trouble } from '../ui';
 import { PERIODS } from './failures';
 import { ResponsesDownload } from './responses';
 
@@ -26,7 +27,7 @@ export function ResultsPage({ id, query }: { id: string | undefined; query: URLS
                 options={[['', 'all'], ...Array.from({ length: surveys.find((survey) => survey.survey_id === id)?.version ?? 0 }, (_, i) => [String(i + 1), String(i + 1)] as [string, string])]} />
             </div>
             {id ? <OfSurvey id={id} survey={surveys.find((survey) => survey.survey_id === id)} query={query} /> : (
-              <ul class="plain links">{surveys.map((survey) => <li key={survey.survey_id}><a href={href('/results/' + encodeURIComponent(survey.survey_id))}>{survey.name}</a></li>)}</ul>
+              <ul class="plain links">{surveys.map((survey) => <li key={survey.survey_id}><a class="long" href={href('/results/' + encodeURIComponent(survey.survey_id))}>{survey.name}</a></li>)}</ul>
             )}
           </>
         ) : <Empty title="There is no survey yet, so there are no results."><a class="button" href={href('/surveys')}>Surveys</a></Empty>}
@@ -39,6 +40,8 @@ function OfSurvey({ id, survey, query }: { id: string; survey: SurveyDefinition 
   const span_ = { since: since(query.get('period') ?? 'all') };
   const results = useGet<Results>(route`/v1/surveys/${id}/results` + queryOf({ ...span_, version: query.get('version'), by: query.get('by') ?? 'day' }), ['responses', 'results'], SLOW_MS);
   const stats = useGet<Stats>(route`/v1/surveys/${id}/stats` + queryOf(span_), ['decisions', 'responses'], SLOW_MS);
+  // A survey that is not there has neither results nor a funnel, and is told of once.
+  if (results.error?.status === 404 && !results.data) return <Trouble error={results.error} />;
   const texts = new Map(((survey?.questions as { question_id: string; text: string }[] | undefined) ?? []).map((q) => [q.question_id, q.text]));
   return (
     <>
@@ -95,10 +98,24 @@ function OfQuestion({ question, text }: { question: QuestionResult; text: string
       {question.texts && question.texts.length > 0 && (
         <>
           <h3>Newest texts</h3>
-          <ul class="texts">{question.texts.map((one, i) => <li key={i} dir="auto">{one.text}</li>)}</ul>
+          <ul class="texts">{question.texts.map((one, i) => <li key={i}><LongText text={one.text} /></li>)}</ul>
         </>
       )}
     </Section>
+  );
+}
+
+/** Characters of a text that stand there before somebody asks for the rest. */
+const TEXT_START = 600;
+
+function LongText({ text }: { text: string }) {
+  const [isWhole, setWhole] = useState(false);
+  if (text.length <= TEXT_START) return <span dir="auto">{text}</span>;
+  return (
+    <>
+      <span dir="auto">{isWhole ? text : short(text, TEXT_START)}</span>{' '}
+      <Button class="small" onClick={() => setWhole(!isWhole)} aria-expanded={isWhole}>{isWhole ? 'Show less' : `Show all ${number(text.length)} characters`}</Button>
+    </>
   );
 }
 

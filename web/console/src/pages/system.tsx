@@ -33,7 +33,7 @@ export function System() {
             <Facts of={[
               ['Version', <code>{data.version}</code>],
               ...(samples.data && has(samples.data, 'disk_free_bytes') ? [['Free disk', bytes(sum(samples.data, 'disk_free_bytes'))] as [string, string]] : []),
-              ...(samples.data && has(samples.data, 'memory_bytes') ? [['Memory of the stores', bytes(sum(samples.data, 'memory_bytes'))] as [string, string]] : []),
+              ...memory(samples.data ?? []),
             ]} />
           </Section>
         )}
@@ -44,6 +44,13 @@ export function System() {
       <Settings ready={ready.data} />
     </Page>
   );
+}
+
+/** Memory in use, and the bound that the stores keep to. The metric's other parts lie within these. */
+function memory(samples: Sample[]): [string, string][] {
+  const part = (name: string) => of(samples, 'memory_bytes').find((one) => one.labels.part === name)?.value;
+  const [resident, bound] = [part('resident'), part('bound')];
+  return resident === undefined ? [] : [['Memory in use', `${bytes(resident)}${bound ? ` of ${bytes(bound)}` : ''}`]];
 }
 
 function Parts({ samples, ready }: { samples: Sample[]; ready: Ready | undefined }) {
@@ -111,7 +118,7 @@ function Keys() {
     { name: 'Last used', value: (row) => row.last_used_at, show: (row) => <Time at={row.last_used_at} empty="never" /> },
     { name: 'Created', value: (row) => row.created_at, show: (row) => <Time at={row.created_at} /> },
     { name: 'From', value: (row) => row.source, show: (row) => (row.source === 'file' ? 'the configuration' : 'the console or the API') },
-    ...(canChange ? [{ name: 'Revoke', value: () => '', show: (row: ApiKey) => row.source === 'runtime' ? <Button class="small" onClick={() => setRevoking(row)} >Revoke<span class="unseen"> {row.name ?? row.prefix}</span></Button> : null }] : []),
+    ...(canChange ? [{ name: 'Revoke', show: (row: ApiKey) => row.source === 'runtime' ? <Button class="small" onClick={() => setRevoking(row)} >Revoke<span class="unseen"> {row.name ?? row.prefix}</span></Button> : null }] : []),
   ];
   return (
     <Section title="Keys" actions={canChange && <Button onClick={() => setCreating(true)}>New key</Button>}>

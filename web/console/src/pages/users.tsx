@@ -1,6 +1,6 @@
 /** One user: what has happened, what is known, and why each survey would be offered now, or not. */
 import { useEffect, useState } from 'preact/hooks';
-import { ApiError, call, query as queryOf, route, all } from '../api';
+import { all, ApiError, call, query as queryOf, route, type JsonObject } from '../api';
 import { clock, number, short, words } from '../format';
 import { sentence } from '../gates';
 import { SLOW_MS, useLoaded } from '../live';
@@ -76,7 +76,7 @@ function One({ id, query }: { id: string; query: URLSearchParams }) {
           ? <Notice title={at ? 'Nothing was known of this user then.' : 'Nothing is known of this user.'}><p>No record of the journal names this ID, or the user was erased. Check that it is the ID that your backend sends.</p></Notice>
           : <Known id={id} explanation={explanation} />}
       </Await>
-      <Timeline id={id} />
+      <Timeline id={id} offers={explained.data?.user.offers ?? []} />
       {erasing && <Erase id={id} onClose={() => setErasing(false)} />}
     </>
   );
@@ -167,23 +167,33 @@ function Known({ id, explanation: { user, decision, at } }: { id: string; explan
   );
 }
 
+type Offered = { survey_id?: string; offer_id?: string };
+
+/** The surveys of offers, by the offers' ids: later items name the offer alone. */
+function surveysOf(items: TimelineItem[], offers: JsonObject[]): Map<string, string> {
+  const offered = [...offers, ...items.map((item) => item.survey)].filter(Boolean) as Offered[];
+  return new Map(offered.flatMap(({ offer_id, survey_id }) => (offer_id && survey_id ? [[offer_id, survey_id] as const] : [])));
+}
+
 /** What stands in one line of the timeline, for each kind. */
-function line(item: TimelineItem): string {
+function line(item: TimelineItem, surveys: Map<string, string>): string {
   const text = (name: string) => (item[name] == null ? '' : short(item[name], 200));
+  const survey = text('survey_id') || surveys.get(String(item.offer_id)) || text('offer_id');
   switch (item.kind) {
     case 'event': return `${text('event_name')}${item.properties && Object.keys(item.properties).length ? ' ' + text('properties') : ''}`;
     case 'decision': return `at ${text('trigger')}: ${words(text('reason'))}${item.survey ? ` (${short((item.survey as { survey_id?: string }).survey_id ?? item.survey)})` : text('survey_id') && ` (${text('survey_id')})`}`;
-    case 'answers': return `${text('survey_id') && text('survey_id') + ': '}${Array.isArray(item.answers) ? item.answers.map((one) => `${(one as { question_id: string }).question_id} = ${short((one as { value: unknown }).value)}`).join(', ') : ''}${item.completed ? ', completed' : ''}`;
+    case 'answers': return `${survey && survey + ': '}${Array.isArray(item.answers) ? item.answers.map((one) => `${(one as { question_id: string }).question_id} = ${short((one as { value: unknown }).value)}`).join(', ') : ''}${item.completed ? ', completed' : ''}`;
     case 'delivery': return `${text('type')} to ${text('endpoint_id')}: ${words(text('status'))}`;
     case 'attributes': return text('attributes');
     case 'alias': return text('alias');
     case 'erased': return 'everything before is forgotten';
-    default: return text('survey_id') || text('offer_id');
+    default: return survey;
   }
 }
 
-function Timeline({ id }: { id: string }) {
+function Timeline({ id, offers }: { id: string; offers: JsonObject[] }) {
   const list = usePaged<TimelineItem>(route`/v1/users/${id}/timeline`, 'items', (item) => JSON.stringify([item.at, item.kind, item]), ['decisions', 'responses', 'deliveries'], SLOW_MS);
+  const surveys = surveysOf(list.rows ?? [], offers);
   return (
     <Section title="Timeline" actions={list.newer > 0 && <Button class="small" onClick={list.refresh}>Show {number(list.newer)} newer</Button>}>
       {list.error && <Trouble error={list.error} retry={list.refresh} />}
@@ -194,7 +204,7 @@ function Timeline({ id }: { id: string }) {
           {list.rows.map((item, i) => (
             <li key={i} class={'kind-' + item.kind}>
               <details>
-                <summary><Time at={item.at} /> <strong>{words(item.kind)}</strong> <span class="long" dir="auto">{line(item)}</span></summary>
+                <summary><Time at={item.at} /> <strong>{words(item.kind)}</strong> <span class="long" dir="auto">{line(item, surveys)}</span></summary>
                 <Code text={JSON.stringify(item, null, 2)} label={`${item.kind} of ${item.at}`} />
                 {item.kind === 'delivery' && item.delivery_id && <p><a href={href('/deliveries?delivery=' + encodeURIComponent(String(item.delivery_id)))}>Show the delivery</a></p>}
                 {item.kind === 'decision' && <p><Button class="small" onClick={() => setQuery({ at: item.at, trigger: String(item.trigger ?? '') })}>Explain this decision</Button></p>}
