@@ -183,6 +183,11 @@ impl CapCounters {
         self.caps.refusal(ask.key, ask.rule, now)
     }
 
+    pub fn forget_refusals(&mut self, cap: u64) {
+        self.caps.forget_refusals(cap);
+        self.report();
+    }
+
     pub fn remember(&mut self, key: CapKey, answer: CapAnswer, now: Millis) {
         self.caps.remember(key, answer, now);
         self.report();

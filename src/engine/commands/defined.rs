@@ -3,6 +3,7 @@
 use crate::engine::changes::forward_quota_messages;
 use crate::engine::state::Engine;
 use askwhen_domain::id::Kind as IdKind;
+use askwhen_domain::quota::cap::{Cap, CapKey};
 use askwhen_domain::refs::SurveyKey;
 use askwhen_partition::{Effects, EngineReply, Failure, Output, RecordContext};
 use askwhen_wire::definition::Kind;
@@ -32,6 +33,7 @@ pub fn install(
     engine.notice_ends(at, effects);
     let surveys = engine.table.definitions.project(&defined.project).map(|project| &project.surveys);
     let was = surveys.and_then(|surveys| surveys.get(&defined.id)).map(|entry| entry.current.status);
+    let caps = caps_of(engine, defined);
     let taken = engine.table.take(defined, at.now, at.origin.offset);
     if let Some(command) = taken.map_err(|error| Failure::Refused(std::sync::Arc::new(error)))? {
         effects.outputs.push(Output {
@@ -49,6 +51,13 @@ pub fn install(
         created: defined.created,
         used_new_secret: defined.used_new_secret,
     });
+    let new_caps = caps_of(engine, defined);
+    if caps != new_caps {
+        let scope = if defined.kind == Kind::Survey { defined.id.as_str() } else { "" };
+        let changed = new_caps.iter().filter(|cap| !caps.contains(cap));
+        let keys: Vec<CapKey> = changed.map(|cap| cap.key(&defined.project, scope, None)).collect();
+        keys.into_iter().for_each(|key| engine.quotas.caps.forget_refusals(key.cap));
+    }
     let project = engine.table.definitions.project(&defined.project);
     let entry = project.filter(|_| defined.kind == Kind::Survey).and_then(|p| p.surveys.get(&defined.id));
     if let Some(entry) = entry {
@@ -59,4 +68,14 @@ pub fn install(
     }
     engine.definition_closes(at, defined, was, effects);
     Ok(())
+}
+
+/// The caps of a survey or of the settings, as they are in force.
+fn caps_of(engine: &Engine, defined: &Defined) -> Vec<Cap> {
+    let Some(project) = engine.table.definitions.project(&defined.project) else { return Vec::new() };
+    match defined.kind {
+        Kind::Survey => project.surveys.get(&defined.id).map_or(Vec::new(), |entry| entry.current.limits.caps.clone()),
+        Kind::Settings => project.settings.caps.clone(),
+        _ => Vec::new(),
+    }
 }

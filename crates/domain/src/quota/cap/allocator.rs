@@ -142,16 +142,32 @@ impl CapAllocator {
     /// The refusal of a counter that stays full until a time, however offers end.
     pub fn refusal(&self, key: CapKey, rule: CapRule, now: Millis) -> Option<CapRefusal> {
         let refusal = self.refusals.get(&key)?;
-        let holds = refusal.max == rule.max && refusal.until.is_none_or(|until| now < until);
+        let ends = [refusal.until, refusal.count_until].into_iter().flatten();
+        let holds = refusal.max == rule.max && ends.min().is_none_or(|end| now < end);
         holds.then_some(*refusal)
+    }
+
+    /// Forgets the refusals of a cap whose definition has changed: with another `max` more
+    /// may have been counted meanwhile.
+    pub fn forget_refusals(&mut self, cap: u64) {
+        let of_cap = CapKey { cap, value: 0 }..=CapKey { cap, value: u128::MAX };
+        let keys: Vec<CapKey> = self.refusals.range(of_cap).map(|(key, _)| *key).collect();
+        keys.into_iter().for_each(|key| self.forget_refusal(key));
+    }
+
+    fn forget_refusal(&mut self, key: CapKey) {
+        self.refusals.remove(&key);
+        self.dirty_refusals.insert(key);
     }
 
     /// Remembers an answer that holds for later requests, too.
     pub fn remember(&mut self, key: CapKey, answer: CapAnswer, now: Millis) {
-        let CapAnswer::Refused(refusal) = answer else { return };
-        if !refusal.is_final {
-            return;
-        }
+        let refusal = match answer {
+            CapAnswer::Refused(refusal) if refusal.is_final => refusal,
+            // What was remembered is out of date.
+            _ if self.refusals.contains_key(&key) => return self.forget_refusal(key),
+            _ => return,
+        };
         if self.refusals.len() >= MAX_REFUSALS && !self.refusals.contains_key(&key) {
             let over: Vec<CapKey> = self
                 .refusals
@@ -160,10 +176,7 @@ impl CapAllocator {
                 .map(|(key, _)| *key)
                 .collect();
             let first = self.refusals.keys().next().copied().filter(|_| over.is_empty());
-            for key in over.into_iter().chain(first) {
-                self.refusals.remove(&key);
-                self.dirty_refusals.insert(key);
-            }
+            over.into_iter().chain(first).for_each(|key| self.forget_refusal(key));
         }
         self.refusals.insert(key, refusal);
         self.dirty_refusals.insert(key);

@@ -85,6 +85,12 @@ impl OpenPlaces {
         self.requests.len() as u64 + self.held
     }
 
+    /// Places that are taken, without holds that have ended by a time.
+    fn taken_after(&self, ended_by: Millis) -> u64 {
+        let ended = self.holds.iter().take_while(|((until, _), _)| *until <= ended_by);
+        self.taken() - ended.map(|(_, count)| count).sum::<u64>()
+    }
+
     fn hold(&mut self, until: Millis, from: u32) {
         *self.holds.entry((until, from)).or_default() += 1;
         self.held += 1;
@@ -200,7 +206,8 @@ impl CapCounter {
                 }
                 CapAnswer::Granted
             } else if counted >= rule.max {
-                CapAnswer::Refused(self.refusal(at))
+                // No partition has to be asked; what has lapsed by now does not count.
+                CapAnswer::Refused(self.refusal(at, at))
             } else if !open.requests.is_empty() || !open.checking.is_empty() {
                 // The partitions that are being checked answer soon.
                 return;
@@ -212,26 +219,33 @@ impl CapCounter {
                 open.waiting.iter_mut().for_each(|waiting| waiting.is_checked = true);
                 return;
             } else {
-                CapAnswer::Refused(self.refusal(at))
+                // Holds that are left have not lapsed by the clocks of their partitions.
+                CapAnswer::Refused(self.refusal(at, Millis::MIN))
             };
             signals.push((from, CapSignal::Answer { request, answer }));
             self.open().waiting.pop_front();
         }
     }
 
-    fn refusal(&self, at: Millis) -> CapRefusal {
-        let (max, count, counted) = (self.rule.max, self.count(at), self.counted(at));
-        let until = count.checked_sub(max).and_then(|over| self.end_of_place(over, at));
-        CapRefusal { max, count, until, is_final: count == counted }
+    /// The refusal of a request made at `at`, without holds that have ended by `ended_by`.
+    fn refusal(&self, at: Millis, ended_by: Millis) -> CapRefusal {
+        let (max, counted) = (self.rule.max, self.counted(at));
+        let count = counted + self.open.as_ref().map_or(0, |open| open.taken_after(ended_by));
+        let end_of = |over| self.end_of_place(over, at, ended_by);
+        let until = count.checked_sub(max).and_then(end_of);
+        let count_until = if count > max { end_of(0) } else { None };
+        CapRefusal { max, count, until, is_final: count == counted, count_until }
     }
 
-    /// When time alone will have ended `over` places and one more.
-    fn end_of_place(&self, over: u64, at: Millis) -> Option<Millis> {
+    /// When time alone will have ended `over` places and one more, without holds that have
+    /// ended by `ended_by`.
+    fn end_of_place(&self, over: u64, at: Millis, ended_by: Millis) -> Option<Millis> {
         let counted = self.rule.within.into_iter().flat_map(|within| {
             let first = self.times.partition_point(|time| *time < at.saturating_sub(within));
             self.times[first..].iter().map(move |time| (time.saturating_add(within).saturating_add(1), 1))
         });
         let holds = self.open.iter().flat_map(|open| &open.holds).map(|((until, _), count)| (*until, *count));
+        let holds = holds.skip_while(|(until, _)| *until <= ended_by);
         let (mut counted, mut holds) = (counted.peekable(), holds.peekable());
         let mut ended = 0;
         loop {
@@ -255,7 +269,7 @@ impl CapCounter {
             partitions.into_iter().for_each(|of| open.lapse(of, at));
             open.requests.clear();
         }
-        if counter.count(at) < rule.max { CapAnswer::Granted } else { CapAnswer::Refused(counter.refusal(at)) }
+        if counter.count(at) < rule.max { CapAnswer::Granted } else { CapAnswer::Refused(counter.refusal(at, at)) }
     }
 
     /// Whether it is the same as a new counter by now.

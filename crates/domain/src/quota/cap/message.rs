@@ -23,6 +23,10 @@ pub struct CapRefusal {
     pub until: Option<Millis>,
     /// Whether all places are counted, so that only time frees one.
     pub is_final: bool,
+    /// When time alone makes `count` smaller, if that is before `until`: more is counted than
+    /// a `max` that was lowered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count_until: Option<Millis>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

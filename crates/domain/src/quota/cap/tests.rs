@@ -223,17 +223,71 @@ fn a_refusal_says_how_many_and_until_when() {
     };
     // One is counted up to and with 11,000; the other is held up to 10,100.
     let told = refused(&mut world, 3);
-    assert_eq!(told, CapRefusal { max: 2, count: 2, until: Some(10_100), is_final: false });
+    let of_two = CapRefusal { max: 2, count: 2, until: Some(10_100), is_final: false, count_until: None };
+    assert_eq!(told, of_two);
     world.end(0, true);
     world.rest();
     let told = refused(&mut world, 3);
-    assert_eq!(told, CapRefusal { max: 2, count: 2, until: Some(11_001), is_final: true });
+    assert_eq!(told, CapRefusal { until: Some(11_001), is_final: true, ..of_two });
     world.clocks.iter_mut().for_each(|clock| *clock = 11_000);
     assert!(refused(&mut world, 3).is_final, "the far end is included");
     world.clocks.iter_mut().for_each(|clock| *clock = 11_001);
     let asked = world.trigger(3);
     world.rest();
     assert_eq!(world.answered[&asked], CapAnswer::Granted);
+}
+
+/// Counts two displays at 100 and 200, and lets an offer hold a place up to 300; then asks
+/// for one of `max` places at `at`.
+fn refused_of(max: u64, at: Millis) -> CapRefusal {
+    let mut allocator = CapAllocator::new(0, 1);
+    let key = CapKey { cap: 0, value: 0 };
+    let ask = |max, request| {
+        let rule = CapRule { max, within: Some(WITHIN) };
+        CapMessage { key, from: 0, to: 0, signal: CapSignal::Ask { request, rule, at, looks: false } }
+    };
+    let outcomes = [CapOutcome::Counted(100), CapOutcome::Counted(200), CapOutcome::Held(300)];
+    for (request, outcome) in (0..).zip(outcomes) {
+        allocator.receive(vec![ask(3, request)], 0);
+        let settled = allocator.settle(CapChange { key, place: CapPlace::Request(request), outcome });
+        allocator.receive(vec![settled], 0);
+    }
+    match allocator.receive(vec![ask(max, 9)], at)[..] {
+        [CapMessage { signal: CapSignal::Answer { answer: CapAnswer::Refused(refusal), .. }, .. }] => refusal,
+        ref other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_refusal_counts_what_is_counted_or_held_and_not_what_has_lapsed() {
+    let full = CapRefusal { max: 2, count: 3, until: Some(1_101), is_final: false, count_until: Some(300) };
+    assert_eq!(refused_of(2, 299), full);
+    assert_eq!(
+        refused_of(2, 300),
+        CapRefusal { count: 2, until: Some(1_101), is_final: true, count_until: None, ..full }
+    );
+    // A `max` that was lowered below what is counted.
+    let lowered = CapRefusal { max: 1, count: 2, until: Some(1_201), is_final: true, count_until: Some(1_101) };
+    assert_eq!(refused_of(1, 300), lowered);
+}
+
+#[test]
+fn a_refusal_is_remembered_while_its_count_and_its_cap_stay() {
+    let key = CapKey { cap: 7, value: 1 };
+    let rule = CapRule { max: 1, within: Some(WITHIN) };
+    let lowered = CapRefusal { max: 1, count: 2, until: Some(1_201), is_final: true, count_until: Some(1_101) };
+    let mut allocator = CapAllocator::new(0, 8);
+    let known = |allocator: &CapAllocator, now| allocator.refusal(key, rule, now).is_some();
+    allocator.remember(key, CapAnswer::Refused(lowered), 300);
+    assert!(known(&allocator, 1_100));
+    assert!(!known(&allocator, 1_101), "it counts one less");
+    allocator.forget_refusals(8);
+    assert!(known(&allocator, 1_100), "that is another cap");
+    allocator.forget_refusals(7);
+    assert!(!known(&allocator, 1_100));
+    allocator.remember(key, CapAnswer::Refused(lowered), 300);
+    allocator.remember(key, CapAnswer::Granted, 301);
+    assert!(!known(&allocator, 1_100), "a later answer counts");
 }
 
 #[test]
