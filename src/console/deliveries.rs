@@ -167,13 +167,15 @@ pub fn causes(store: &Store, project: &str, since: Millis) -> Result<Vec<Deliver
     // Terms are compared first, so that only one row of each cause is read.
     let mut by_terms: BTreeMap<Vec<u8>, DeliveryCause> = BTreeMap::new();
     order::each_failure(store, project, since, |at, id, terms| {
+        let resent = u64::from(has_successor(store, id)?);
         if let Some(known) = by_terms.get_mut(terms) {
             (known.count, known.first_at) = (known.count + 1, known.first_at.min(at));
+            known.resent += resent;
             return Ok(());
         }
         let Some(bytes) = store.get(families::INDEX, &order::row(List::Deliveries, id))? else { return Ok(()) };
         if let Some(cause) = read(&bytes)?.cause() {
-            by_terms.insert(terms.to_vec(), cause);
+            by_terms.insert(terms.to_vec(), DeliveryCause { resent, ..cause });
         }
         Ok(())
     })?;
@@ -182,6 +184,7 @@ pub fn causes(store: &Store, project: &str, since: Millis) -> Result<Vec<Deliver
         match causes.get_mut(&found.cause) {
             Some(known) => {
                 known.count += found.count;
+                known.resent += found.resent;
                 known.first_at = known.first_at.min(found.first_at);
                 if found.last_at > known.last_at {
                     (known.last_at, known.example) = (found.last_at, found.example);
@@ -205,9 +208,13 @@ pub fn resent_as(store: &Store, row: &DeliveryRow) -> Result<Option<String>, Err
     if !row.came_to_nothing() {
         return Ok(None);
     }
-    let successor = id::successor(row.delivery_id());
-    let is_there = store.get(families::INDEX, &order::row(List::Deliveries, &successor))?.is_some();
-    Ok(is_there.then_some(successor))
+    Ok(has_successor(store, row.delivery_id())?.then(|| id::successor(row.delivery_id())))
+}
+
+/// Whether there is a delivery that replaces this one.
+fn has_successor(store: &Store, delivery_id: &str) -> Result<bool, Error> {
+    let row = order::row(List::Deliveries, &id::successor(delivery_id));
+    Ok(store.get(families::INDEX, &row)?.is_some())
 }
 
 /// Failed deliveries that a filter accepts and that were not resent, oldest first, each
@@ -460,6 +467,7 @@ impl DeliveryRow {
             http_status,
             error,
             count: 1,
+            resent: 0,
             first_at: self.created_at,
             last_at: self.created_at,
             example: self.delivery_id.clone(),

@@ -465,6 +465,7 @@ async fn deliveries_are_found_by_all_that_is_known_of_them_and_failures_by_their
         let query = format!("cause={}", cause["cause"].as_str().unwrap());
         assert_eq!(count(&query).await as u64, cause["count"].as_u64().unwrap());
         assert_eq!(count(&format!("{query}&endpoint_id=good")).await, 0);
+        assert_eq!(cause["resent"], 0, "{cause}");
     }
     // A page that leads on is followed by one that has rows.
     let mut cursor = String::new();
@@ -477,6 +478,17 @@ async fn deliveries_are_found_by_all_that_is_known_of_them_and_failures_by_their
         };
         cursor = format!("&cursor={next}");
     }
+    // What was sent again is told of, so that a cause that is mended asks for nothing any more.
+    receiver.always(200);
+    let job = json!({"kind": "resend", "filter": {"http_status": 500}});
+    assert_eq!(server.call(&server.admin, Method::POST, "/v1/jobs", Some(&job)).await.status, 202);
+    let resent = async || {
+        let causes = server.get("/v1/deliveries/causes").await.body;
+        let of = |cause: &Value| (cause["http_status"].as_u64(), cause["count"].as_u64(), cause["resent"].as_u64());
+        let causes: Vec<_> = causes["causes"].as_array().unwrap().iter().map(of).collect();
+        causes == [(Some(500), Some(3), Some(3)), (Some(404), Some(2), Some(0))]
+    };
+    server.until("the causes say what was sent again", resent).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -147,6 +147,8 @@ pub struct DeliveryCause {
     pub http_status: Option<u16>,
     pub error: Option<String>,
     pub count: u64,
+    /// How many of them were sent again since.
+    pub resent: u64,
     #[serde(with = "time::rfc3339")]
     pub first_at: Millis,
     #[serde(with = "time::rfc3339")]

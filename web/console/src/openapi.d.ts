@@ -136,6 +136,8 @@ export interface components {
             http_status: number | null;
             error: string | null;
             count: number;
+            /** @description How many of them were sent again since. */
+            resent: number;
             first_at: components["schemas"]["Time"];
             last_at: components["schemas"]["Time"];
             /** @description The id of the newest of them. */
