@@ -132,6 +132,7 @@ test('failures by cause, and all of one cause sent again once its receiver is me
   assert.equal(new Set(ids).size, broken.count, 'each once');
   assert.equal(ids.length, broken.count);
   await button('Close').last().click();
+  await page.getByRole('row', { name: /^broken/ }).getByText('all sent again').waitFor();
 });
 
 test('a bulk resend with progress, cancelled on the way, says exactly what was sent', { timeout: 300_000 }, async () => {

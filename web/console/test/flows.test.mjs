@@ -44,6 +44,14 @@ test('home: what is broken before what is only odd, and what could not be asked 
   const tones = await page.locator('.urgent li').evaluateAll((all) => all.map((one) => one.className));
   assert.deepEqual(tones, [...tones].sort(), tones.join());
   await page.getByText('No snapshot has covered all stores for 3 h.').waitFor();
+  await page.getByText('87 deliveries failed in the last 7 days and not sent again, for 2 causes.').waitFor();
+  // What was sent again needs nobody any more.
+  server.causes[0].resent = 86;
+  await visit(server, page, '/failures');
+  await page.getByRole('row', { name: /crm/ }).getByText('all sent again').waitFor();
+  assert.equal(await page.getByRole('button', { name: 'Resend all of these' }).count(), 1);
+  await visit(server, page, '/');
+  await page.getByText('1 delivery failed in the last 7 days and not sent again, for 1 cause.').waitFor();
   fill(server, { bad: false });
   await visit(server, page, '/');
   await page.getByText('Nothing needs you.').waitFor();

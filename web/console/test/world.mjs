@@ -113,8 +113,8 @@ export function fill(server, { bad = true } = {}) {
   server.endpoints.set('warehouse', { ...endpoint, endpoint_id: 'warehouse', url: 'https://warehouse.example/in', state: 'healthy', state_reason: null, state_since: back(90_000) });
   server.deliveries = Array.from({ length: 260 }, (_, n) => delivery(n));
   server.causes = bad ? [
-    { cause: 'c1', endpoint_id: 'crm', outcome: 'bad_status', http_status: 503, error: null, count: 86, first_at: back(1700), last_at: back(5), example: 'dlv_00000002aaaabbbb' },
-    { cause: 'c2', endpoint_id: 'warehouse', outcome: 'tls_failed', http_status: null, error: 'certificate expired on 2026-11-01', count: 1, first_at: back(600), last_at: back(600), example: 'dlv_00000003aaaabbbb' },
+    { cause: 'c1', endpoint_id: 'crm', outcome: 'bad_status', http_status: 503, error: null, count: 86, resent: 0, first_at: back(1700), last_at: back(5), example: 'dlv_00000002aaaabbbb' },
+    { cause: 'c2', endpoint_id: 'warehouse', outcome: 'tls_failed', http_status: null, error: 'certificate expired on 2026-11-01', count: 1, resent: 0, first_at: back(600), last_at: back(600), example: 'dlv_00000003aaaabbbb' },
   ] : [];
   server.keys = [
     { key_id: 'k1', name: 'anna', kind: 'admin', prefix: 'ak_admin_0123', created_at: null, last_used_at: back(1), source: 'file' },

@@ -61,7 +61,7 @@ async function overview(signal: AbortSignal): Promise<Overview> {
   const [endpoints, surveys, causes, samples, ready, every] = await Promise.all([
     all<Endpoint>('/v1/endpoints', 'endpoints', 1000, signal),
     all<SurveyDefinition>('/v1/surveys', 'surveys', 1000, signal),
-    call<{ causes: Cause[] }>('GET', '/v1/deliveries/causes' + queryOf({ since: day }), { signal }).then(({ data }) => data.causes, without('failed deliveries', [])),
+    call<{ causes: Cause[] }>('GET', '/v1/deliveries/causes' + queryOf({ since: since('7d') }), { signal }).then(({ data }) => data.causes, without('failed deliveries', [])),
     metrics(signal).catch(without('its metrics', [])),
     call<{ ready: boolean; reasons: unknown[] }>('GET', '/readyz?verbose', { signal }).then(({ data }) => data, without('whether it is ready', null)),
     call<{ snapshots?: { every?: string } }>('GET', '/v1/config', { signal }).then(({ data }) => data.snapshots?.every ?? SNAPSHOT_EVERY, without('its configuration', SNAPSHOT_EVERY)),
@@ -79,9 +79,9 @@ export function urgent({ endpoints, causes, samples, ready, every, unread }: Ove
     if (endpoint.enabled && endpoint.state === 'disabled') found.push({ tone: 'bad', title: `Endpoint ${endpoint.endpoint_id} was disabled${why}: nothing reaches it.`, to, link: 'Mend it' });
     else if (endpoint.enabled && endpoint.state === 'open') found.push({ tone: 'bad', title: `Endpoint ${endpoint.endpoint_id} takes nothing${why}: messages wait.`, to, link: 'Look' });
   }
-  const failed = causes.reduce((total, cause) => total + cause.count, 0);
-  if (failed) found.push({ tone: 'warn', title: `${count(failed, 'delivery', 'deliveries')} failed in the last 24 hours, for ${count(causes.length, 'cause')}.`, to: '/failures?period=24h', link: 'Failures' });
-  else if (sum(samples, 'delivery_dead_total')) found.push({ tone: 'warn', title: `${count(sum(samples, 'delivery_dead_total'), 'delivery has', 'deliveries have')} been given up since the server started.`, to: '/deliveries?status=dead', link: 'Dead deliveries' });
+  const open = causes.filter((cause) => cause.count > cause.resent);
+  const failed = open.reduce((total, cause) => total + cause.count - cause.resent, 0);
+  if (failed) found.push({ tone: 'warn', title: `${count(failed, 'delivery', 'deliveries')} failed in the last 7 days and not sent again, for ${count(open.length, 'cause')}.`, to: '/failures?period=7d', link: 'Failures' });
   const lag = most(samples, 'engine_lag_seconds') * 1000;
   if (lag > LAG_MS) found.push({ tone: 'bad', title: `The engine is ${span(lag)} behind: triggers are answered late.`, to: '/system', link: 'Partitions' });
   const rejects = sum(samples, 'engine_rejects_total');
