@@ -236,7 +236,7 @@ function unlike(a, b, path = '') {
   return `${path}: ${JSON.stringify(a)} → ${JSON.stringify(b)}`;
 }
 
-test('generated surveys: through the form and back nothing is lost, by what the server compares', { timeout: 1_500_000 }, async () => {
+test('generated surveys: through the form and back nothing is lost, by what the server compares', { timeout: 3_600_000 }, async () => {
   const features = [];
   for (const [name, member] of Object.entries(FEATURES))
     if ((await server.send('PUT', '/v1/surveys/probe?dry_run=true', survey('probe', member))).ok) features.push(name);
@@ -384,7 +384,7 @@ test('a backtest says what the command says', async () => {
   const page = await opened('/backtest');
   await page.getByLabel('Survey').selectOption('why-rest');
   await button(page, 'Run backtest').click();
-  await page.getByText('users reached').first().waitFor();
+  await page.getByText('users reached').first().waitFor({ timeout: 120_000 });
   const { result } = await server.api('GET', '/v1/jobs/' + new URL(page.url()).searchParams.get('job'));
   const [{ surveys: [one] }] = result.versions;
   const tile = (name) => page.locator('.tiles li', { hasText: name }).first().locator('strong').innerText();

@@ -130,6 +130,19 @@ test('Blitzllama, Webhook: URL and secret saved, each completed response signed 
   await until('it has come again', () => told('/blitz').length === 2);
   assert.equal(told('/blitz')[1].text, text);
   assert.equal(told('/blitz').filter((one) => one.body.event_type !== 'response_group').length, 0);
+  // The other event: each answer as it is submitted, signed alike.
+  await open('Endpoints');
+  await page.getByRole('link', { name: 'blitz', exact: true }).click();
+  await page.getByLabel('response.answered').check();
+  await button('Save').click();
+  await until('it is saved', async () => (await server.api('GET', '/v1/endpoints/blitz')).events.includes('response.answered'));
+  hooks.got.length = 0;
+  await server.api('POST', '/v1/events', { user_id: 'bert', event_name: 'item_added_to_cart' });
+  assert.equal(await answered('bert', 'MainActivity', 2), 'offered');
+  const single = await until('the answer is told by itself', () => told('/blitz').find((one) => one.body.question_id));
+  assert.deepEqual([single.body.user_id, single.body.trigger, single.body.question_order, single.body.response, single.body.question_type], ['bert', 'MainActivity', 1, '2', 'star_feedback']);
+  assert.equal(single.headers['x-webhook-signature'], createHmac('sha256', 'a secret of ours').update(single.text).digest('hex'));
+  await until('and the whole response', () => told('/blitz').some((one) => one.body.event_type === 'response_group' && one.body.user_id === 'bert'));
   assert.deepEqual(await wrongs(page), []);
 });
 
