@@ -314,7 +314,7 @@ async function history(count) {
   return Array.from({ length: count }, (_, n) => `why/${n} ü`);
 }
 
-test('why not: what the page says of each user is what explain says, in words', { timeout: 600_000 }, async () => {
+test('why not: what the page says of each user is what explain says, in words', { timeout: 3_600_000 }, async () => {
   const users = await history(FULL ? 200 : 25);
   const page = await opened('/users');
   const gates = new Map();
