@@ -4,10 +4,11 @@
 use super::*;
 use crate::engine::families;
 use askwhen_domain::time::{DAY, HOUR, MINUTE};
+use askwhen_domain::webhook::health::Health;
 use askwhen_partition::Phase;
 use askwhen_partition::attempts::Attempts;
 use askwhen_partition::{Progress, WaitReason};
-use askwhen_wire::record::{AcceptTime, Skip};
+use askwhen_wire::record::{AcceptTime, EndpointHealthReport, Skip};
 
 const NOON: i64 = 20 * MINUTE;
 const USER: &str = "u1";
@@ -185,7 +186,7 @@ fn the_third_death_at_a_record_stops_its_partition_until_it_is_skipped() {
     assert!(world.take_up(home(), &clock, Some(folder.path())).is_ok(), "twice is chance");
     die_at(folder.path(), poison, 3);
     let (on, why) = waits(world.take_up(home(), &clock, Some(folder.path())));
-    assert_eq!(on, WaitReason::Skip { offset: poison });
+    assert_eq!(on, WaitReason::Skip { topic: Topic::Events, offset: poison });
     assert!(why.contains(&format!("askwhen skip events/{}@{poison}", home())), "{why}");
     // Only a record of askwhen's own skips, and only one that stands before it.
     let skip = |offset| Internal::Skip(Skip { offset, asked_at: NOON, request_id: format!("skip-{offset}") });
@@ -284,7 +285,16 @@ fn lost_definitions_are_written_again_as_they_were() {
     };
     define(&world, 20, "a", 0);
     define(&world, 21, "b", 0);
+    let endpoint =
+        json!({"endpoint_id": "crm", "url": "https://crm.example", "events": ["response.*"], "surveys": ["*"]});
+    world.define(23, Kind::Endpoint, "crm", &endpoint);
     world.settle();
+    for (health, by) in [(Health::anew(NOON - 1), "a"), (Health::anew(NOON), "b")] {
+        let (project, endpoint_id, by) = ("default".into(), "crm".into(), by.into());
+        let report = EndpointHealthReport { project, endpoint_id, health, by, reported_at: NOON, seq: None };
+        world.internal(0, &Internal::EndpointHealthReport(report));
+        world.settle();
+    }
     world.log.set_now(NOON + MINUTE);
     define(&world, 22, "a", 1);
     world.settle();
