@@ -70,6 +70,9 @@ pub struct Positions {
     /// The largest time of any record so far, in milliseconds since the epoch.
     #[serde(default)]
     pub now: Millis,
+    /// The partition; `None` where 0.1.0 wrote it last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partition: Option<u32>,
 }
 
 /// A change that a round has made, for the scheduler.
@@ -130,6 +133,7 @@ impl Fold {
             incarnation: incarnation.clone(),
             next: BTreeMap::new(),
             now: 0,
+            partition: None,
         });
         let found = positions.format;
         if found > FORMAT {
@@ -140,6 +144,10 @@ impl Fold {
         }
         if positions.incarnation != incarnation {
             return Err(StateMismatch::OtherLog.into());
+        }
+        // Positions of another partition are none of this one: deliveries would be lost.
+        if let Some(found) = positions.partition.replace(partition).filter(|found| *found != partition) {
+            return Err(StateError::OtherPartition { found }.into());
         }
         log.is_complete(partition)?;
         let all = TOPICS.map(|topic| TopicPartition { topic, partition });

@@ -90,6 +90,8 @@ struct StorePosition {
     incarnation: String,
     generation: u64,
     position: u64,
+    /// Whose it is, where the store says that.
+    partition: Option<u32>,
     positions: BTreeMap<String, u64>,
 }
 
@@ -100,6 +102,7 @@ fn position_of(role: Role, store: &Store) -> Result<Option<StorePosition>, StopR
             incarnation: meta.incarnation,
             generation: meta.generation,
             position: meta.next,
+            partition: None,
             positions: BTreeMap::from([(Topic::Events.name().to_owned(), meta.next)]),
         })),
         Role::Delivery => {
@@ -108,10 +111,11 @@ fn position_of(role: Role, store: &Store) -> Result<Option<StorePosition>, StopR
                 Class::Retry => StopReason::restart(error),
                 Class::Refuse | Class::Reject => StopReason::refused(error),
             })?;
-            Ok(stored.map(|Positions { incarnation, next, .. }| StorePosition {
+            Ok(stored.map(|Positions { incarnation, next, partition, .. }| StorePosition {
                 incarnation,
                 generation: 0,
                 position: next.values().sum(),
+                partition,
                 positions: next,
             }))
         }

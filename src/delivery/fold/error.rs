@@ -51,6 +51,8 @@ pub enum StateError {
     Due,
     #[error("{waiting} deliveries wait for a time, and the due index holds {indexed}")]
     DueCount { waiting: u64, indexed: u64 },
+    #[error("the delivery's state is that of partition {found}")]
+    OtherPartition { found: u32 },
     /// No released version wrote this format, so the state is made again.
     #[error("the delivery's state is of format {found}")]
     Format { found: u32 },

@@ -418,3 +418,14 @@ fn a_store_that_is_behind_takes_every_attempt_before_their_retries() {
     world.write(Topic::Retry1h, retry("d", 2, 2_000));
     assert_eq!(due(&world.fold()), [2_000]);
 }
+
+#[test]
+fn the_state_of_another_partition_is_not_taken() {
+    let world = World::new();
+    world.write(Topic::Deliveries, topics::encode(&DeliveryRecord::Deliver(Box::new(delivery("a")))));
+    drop(world.fold());
+    let log = Log::Simulated(Arc::new(Simulated::new(1, 2)));
+    let error = Fold::open(1, &log, world.store.clone(), Arc::default()).err().expect("it is refused");
+    assert_eq!(error.class(), Class::Fatal, "{error}");
+    assert!(matches!(error, Error::State(StateError::OtherPartition { found: 0 })), "{error}");
+}

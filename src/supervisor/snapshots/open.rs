@@ -330,6 +330,9 @@ impl Stores {
         if (&found.incarnation, found.generation, found.position, &found.positions) != expected {
             return Err(damaged(format!("it is said to be at {position}, and its state is at {}", found.position)));
         }
+        if let Some(other) = found.partition.filter(|other| *other != manifest.subject.partition) {
+            return Err(damaged(format!("its state is that of partition {other}")));
+        }
         Ok(())
     }
 }
