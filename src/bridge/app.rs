@@ -78,6 +78,8 @@ pub struct App {
     pub key: ClusterKey,
     /// The status of every partition of the engine in this process.
     pub engine: Vec<Arc<Status>>,
+    /// The status of every partition of the delivery in this process.
+    pub delivery: Vec<Arc<Status>>,
     pub auth: Auth,
     pub view: Arc<View>,
     pub cors_origins: AllowedOrigins,

@@ -113,7 +113,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("backup restore", &["askwhen --data-dir fresh backup restore s3://bucket/askwhen --key-file backup.key"]),
     ("config", &["askwhen config print"]),
     ("config print", &["askwhen config print", "askwhen config print --default > askwhen.toml"]),
-    ("skip", &["askwhen skip events/3@1234"]),
+    ("skip", &["askwhen skip events/3@1234", "askwhen skip deliveries.retry.1m/3@17"]),
     ("doctor", &["askwhen doctor"]),
     (
         "completions",

@@ -18,7 +18,7 @@ pub struct SkipArgs {
     pub brokers: BrokerArgs,
     #[command(flatten)]
     server: ServerArgs,
-    /// The record, such as events/3@1234, or its topic: events
+    /// The record, such as events/3@1234 or deliveries/3@1234, or its topic
     #[arg(value_name = "RECORD")]
     record: String,
     /// Its partition, where RECORD is a topic
@@ -33,7 +33,7 @@ impl SkipArgs {
     fn place(&self) -> Result<(TopicPartition, u64), Failure> {
         let shape = || {
             Failure::usage(format!(
-                "{:?} names no record of the journal: write it as events/PARTITION@OFFSET, or as three words: events \
+                "{:?} names no record: write it as TOPIC/PARTITION@OFFSET, such as events/3@1234, or as three words: TOPIC \
                  PARTITION OFFSET",
                 self.record
             ))
@@ -48,10 +48,10 @@ impl SkipArgs {
                 (at.parse().map_err(|()| shape())?, offset.parse().map_err(|_| shape())?)
             }
         };
-        if at.topic != Topic::Events {
+        if !at.topic.is_skippable() {
             return Err(Failure::usage(format!(
-                "only records of the journal are skipped (topic {}); nothing stops at one of topic {}",
-                Topic::Events.name(),
+                "only records of the journal (topic events) and of those that the delivery reads (deliveries, \
+                 deliveries.retry.*, attempts, dead) are skipped; nothing stops at one of topic {}",
                 at.topic.name()
             )));
         }
@@ -64,10 +64,10 @@ pub async fn run(context: &Context, args: &SkipArgs) -> Result<(), Failure> {
     if repair::is_served(&context.config) || args.server.is_given() {
         let client = Client::new(context, &args.server, Kind::Admin)?;
         let path = format!("/v1/journal/{}/skip", at.partition);
-        client.expect(Method::POST, &path, Some(&json!({"offset": offset}))).await?;
+        client.expect(Method::POST, &path, Some(&json!({"topic": at.topic.name(), "offset": offset}))).await?;
     } else {
         let config = context.config.clone();
-        let done = tokio::task::spawn_blocking(move || repair::skip(&config, at.partition, offset)).await;
+        let done = tokio::task::spawn_blocking(move || repair::skip(&config, at, offset)).await;
         done.map_err(|e| Failure::failed(e.to_string()))?.map_err(super::serve::failure)?;
     }
     if context.format == Format::Json {

@@ -12,6 +12,8 @@ pub enum Error {
     Log(#[from] askwhen_log::Error),
     #[error("{0}")]
     Failed(String),
+    #[error("what is being taken in cannot be noted: {0}")]
+    Unnoted(#[source] std::io::Error),
 }
 
 impl From<askwhen_store::Error> for Error {

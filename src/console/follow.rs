@@ -5,6 +5,7 @@
 use crate::console::families;
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,7 @@ use askwhen_domain::refs::{SurveyRef, UserRef};
 use askwhen_domain::time::Millis;
 use askwhen_domain::webhook::endpoint::EventType;
 use askwhen_log::{Fetch as _, Log, Reader, Record, TopicPartition, Watermarks};
+use askwhen_partition::attempts::{Attempts, MAX_DEATHS, place};
 use askwhen_process::clock::Clock;
 use askwhen_process::thread::{LogThrottle, Notify, StopToken};
 use askwhen_store::{Batch, Store};
@@ -82,6 +84,8 @@ pub(super) struct Follower {
     /// The store of the positions.
     followed: Weak<Store>,
     throttle: LogThrottle,
+    /// Which records are being taken in, for the case that the process dies of one.
+    attempts: Attempts,
     pruned: Instant,
     pruned_erased: Option<Instant>,
 }
@@ -120,9 +124,23 @@ impl Follower {
             goals: BTreeMap::new(),
             followed: Weak::new(),
             throttle: LogThrottle::default(),
+            attempts: Attempts::default(),
             pruned: Instant::now(),
             pruned_erased: None,
         }
+    }
+
+    /// Notes from now on in this file what is being taken in, and learns from it what earlier
+    /// processes died of.
+    ///
+    /// # Errors
+    /// When the file cannot be read or written.
+    pub fn note_attempts(&mut self, path: &Path) -> std::io::Result<()> {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        self.attempts = Attempts::open(path)?;
+        Ok(())
     }
 
     pub fn run(&mut self, turns: &StopToken) {
@@ -262,13 +280,18 @@ impl Follower {
                 }
             }
             for (at, records) in parts {
+                let records = self.begin_records(at, &records)?;
                 for record in records {
                     read += record.len_bytes();
                     self.positions.insert(at, record.offset + 1);
                     self.last.insert(at, record.crc);
-                    if take(at, &record, store, &mut batch)? == ReadOutcome::Unreadable {
+                    let outcome = self.take(at, record, store, &mut batch);
+                    if outcome.inspect_err(|_| self.attempts.forgive())? == ReadOutcome::Unreadable {
                         self.say_unreadable(at, record.offset);
                     }
+                }
+                if let Some(last) = records.last() {
+                    self.attempts.end(noted(at, last.offset + 1)).map_err(Error::Unnoted)?;
                 }
             }
         }
@@ -289,6 +312,35 @@ impl Follower {
         self.goals.retain(|at, goal| positions.get(at).is_some_and(|next| *next < *goal));
         self.publish();
         Ok(read)
+    }
+
+    /// Notes that records are being taken in, and returns those: fewer where one of them has
+    /// killed the process.
+    fn begin_records<'a>(&self, at: TopicPartition, records: &'a [Record]) -> Result<&'a [Record], Error> {
+        let Some(first) = records.first() else { return Ok(records) };
+        let limit = self.attempts.limit(noted(at, first.offset));
+        let records = &records[..records.partition_point(|record| noted(at, record.offset) < limit)];
+        let to = records.last().map_or(first.offset, |record| record.offset + 1);
+        self.attempts.begin(noted(at, first.offset), noted(at, to)).map_err(Error::Unnoted)?;
+        Ok(records)
+    }
+
+    /// Takes a record in, unless the process has died of it too often: the lists are a view,
+    /// and whole without it rather than not at all.
+    fn take(
+        &self,
+        at: TopicPartition,
+        record: &Record,
+        store: &Store,
+        batch: &mut WriteBatch<'_>,
+    ) -> Result<ReadOutcome, Error> {
+        if self.attempts.poison() == Some(noted(at, record.offset)) {
+            let (offset, deaths) = (record.offset, MAX_DEATHS);
+            tracing::error!(%at, offset, deaths, "the lists leave out a record of which the process has died too often");
+            return Ok(ReadOutcome::Unreadable);
+        }
+        askwhen_process::fault::point_of("listing", || format!("{at}@{}", record.offset));
+        take(at, record, store, batch)
     }
 
     /// The next records of a partition. The first time it is read from one record before
@@ -383,6 +435,13 @@ impl Follower {
     }
 }
 
+/// A record's place in the notes.
+fn noted(at: TopicPartition, offset: u64) -> u64 {
+    let topic = TOPICS.iter().position(|topic| *topic == at.topic).expect("a topic that is followed") as u32;
+    // Beyond 8,192 partitions some share a number, and with it what is known of one offset.
+    place((at.partition * TOPICS.len() as u32 + topic) as u16, offset)
+}
+
 fn stored<T: DeserializeOwned>(store: &Store, key: &[u8]) -> Result<Option<T>, Error> {
     let damaged = |e: serde_json::Error| Error::Damaged(format!("the positions of the lists are unreadable: {e}"));
     store.get(families::META, key)?.map(|bytes| serde_json::from_slice(&bytes).map_err(damaged)).transpose()
@@ -412,7 +471,7 @@ fn take(at: TopicPartition, record: &Record, store: &Store, batch: &mut WriteBat
                 Some(source) => kept::apply_erasure(UserRef::new(&project, &user_id), source, store, batch)?,
                 None => return Ok(ReadOutcome::Unreadable),
             },
-            Ok(DeliveryRecord::Endpoint { .. } | DeliveryRecord::Health { .. }) => {}
+            Ok(DeliveryRecord::Endpoint { .. } | DeliveryRecord::Health { .. } | DeliveryRecord::Skip { .. }) => {}
             Err(_) => return Ok(ReadOutcome::Unreadable),
         },
         Topic::Attempts => match serde_json::from_slice(value) {

@@ -3,6 +3,7 @@
 use crate::console::families;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -37,12 +38,21 @@ pub struct Console {
 impl Console {
     /// Starts to read the topics. It waits a little for lists that are being rebuilt.
     ///
+    /// `notes` is the file that says of which records earlier processes died.
+    ///
     /// # Errors
-    /// When the thread cannot be started.
-    pub fn start(log: Log, open: OpenStore, clock: Clock, keep: RowRetention) -> std::io::Result<Console> {
+    /// When that file cannot be read or written, or the thread cannot be started.
+    pub fn start(
+        log: Log,
+        open: OpenStore,
+        clock: Clock,
+        keep: RowRetention,
+        notes: &Path,
+    ) -> std::io::Result<Console> {
         let notify = Arc::new(Notify::default());
         let shared = Arc::new(Shared::new(open, notify.clone()));
         let mut follower = Follower::new(log, notify.clone(), shared.clone(), Some((clock, keep)));
+        follower.note_attempts(notes)?;
         follower.catch_up(START_PATIENCE);
         let following = Service::spawn("console", notify, move |turns| follower.run(turns))?;
         Ok(Console { shared, following: Mutex::new(Some(following)) })

@@ -32,12 +32,14 @@ struct World {
     log: Arc<Simulated>,
     stores: Arc<Mutex<Vec<Arc<Store>>>>,
     set_aside: Arc<AtomicUsize>,
+    dir: tempfile::TempDir,
 }
 
 impl World {
     fn new() -> World {
         let stores = Arc::new(Mutex::new(vec![Arc::new(Store::Memory(Memory::default()))]));
-        World { log: Arc::new(Simulated::new(1, 1)), stores, set_aside: Arc::default() }
+        let dir = tempfile::tempdir().expect("a folder");
+        World { log: Arc::new(Simulated::new(1, 1)), stores, set_aside: Arc::default(), dir }
     }
 
     fn console(&self) -> Console {
@@ -51,7 +53,8 @@ impl World {
             Ok(stores.last().expect("there is one").clone())
         });
         let keep = RowRetention { deliveries: 30 * DAY, decisions: 30 * DAY, responses: 30 * DAY };
-        Console::start(Log::Simulated(self.log.clone()), open, Clock::new(), keep).expect("it starts")
+        let (log, notes) = (Log::Simulated(self.log.clone()), self.dir.path().join("console.attempt"));
+        Console::start(log, open, Clock::new(), keep, &notes).expect("it starts")
     }
 
     fn store(&self) -> Arc<Store> {

@@ -53,6 +53,7 @@ pub fn command(command: &DeliveryRecord, partition: u32) -> Write {
         }
         DeliveryRecord::Deliver(delivery) => delivery.user_id.clone(),
         DeliveryRecord::CancelUser { user_id, .. } => user_id.clone(),
+        DeliveryRecord::Skip { topic, .. } => topic.clone(),
     };
     let new = NewRecord { key: Some(key.into()), headers: Vec::new(), value: Some(topics::encode(command).into()) };
     (TopicPartition { topic: Topic::Deliveries, partition }, new)

@@ -7,6 +7,7 @@ mod erasure;
 mod error;
 mod index;
 mod input;
+mod poison;
 mod read;
 pub(super) mod row;
 
@@ -26,6 +27,7 @@ use askwhen_domain::refs::UserKey;
 use askwhen_domain::time::{DAY, MINUTE, Millis};
 use askwhen_domain::webhook::message::Delivery;
 use askwhen_log::{Fetch as _, Log, Reader, TopicPartition, Watermarks};
+use askwhen_partition::attempts::Attempts;
 use askwhen_process::thread::Notify;
 use askwhen_store::{Batch, Store, keys};
 use askwhen_wire::topic::Topic;
@@ -73,6 +75,9 @@ pub struct Positions {
     /// The partition; `None` where 0.1.0 wrote it last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub partition: Option<u32>,
+    /// By topic, the offsets that an operator skips and that are not reached yet.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub skips: BTreeMap<String, BTreeSet<u64>>,
 }
 
 /// A change that a round has made, for the scheduler.
@@ -96,6 +101,8 @@ pub struct Fold {
     store: Arc<Store>,
     reader: Reader,
     positions: Positions,
+    /// Which records are being taken in, for the case that the process dies of one.
+    attempts: Attempts,
     /// The newest version of each stored update of an endpoint, removed endpoints included.
     versions: BTreeMap<Vec<u8>, u64>,
     /// Records for topic `rejects`, of records that could not be read.
@@ -134,6 +141,7 @@ impl Fold {
             next: BTreeMap::new(),
             now: 0,
             partition: None,
+            skips: BTreeMap::new(),
         });
         let found = positions.format;
         if found > FORMAT {
@@ -165,6 +173,7 @@ impl Fold {
             store,
             reader,
             positions,
+            attempts: Attempts::default(),
             versions: BTreeMap::new(),
             rejects: Vec::new(),
             open: 0,
@@ -219,6 +228,7 @@ impl Fold {
         }
         let deliveries = TopicPartition { topic: Topic::Deliveries, partition: self.partition };
         goals.insert(0, (deliveries, log.bounds(deliveries)?.end));
+        self.look_ahead(log, deliveries, goals[0].1)?;
         for i in 0..goals.len() {
             let (at, end) = goals[i];
             loop {
@@ -304,19 +314,33 @@ impl Fold {
         records: &[askwhen_log::Record],
         writes: &mut WriteBatch,
     ) -> Result<usize, Error> {
+        let records = self.begin_records(topic, records)?;
+        self.take_each(topic, records, writes).inspect_err(|_| self.attempts.forgive())?;
+        self.end_records(topic, records)?;
+        Ok(records.len())
+    }
+
+    fn take_each(
+        &mut self,
+        topic: Topic,
+        records: &[askwhen_log::Record],
+        writes: &mut WriteBatch,
+    ) -> Result<(), Error> {
         for record in records {
             self.positions.next.insert(topic.name().to_owned(), record.offset + 1);
             self.positions.now = self.positions.now.max(record.appended_at);
+            let at = TopicPartition { topic, partition: self.partition };
+            if self.is_skipped(at, record.offset) {
+                self.rejects.push(records::skipped(at, record));
+                continue;
+            }
+            askwhen_process::fault::point_of("folding", || format!("{at}@{}", record.offset));
             match FoldInput::decode(topic, record) {
                 Ok(input) => self.take(input, record, writes)?,
-                Err(error) => {
-                    let at = TopicPartition { topic, partition: self.partition };
-                    self.rejects.push(records::reject(at, record, &error.to_string()));
-                }
+                Err(error) => self.rejects.push(records::unreadable(at, record, &error.to_string())),
             }
         }
-        self.cancel_erased(writes)?;
-        Ok(records.len())
+        self.cancel_erased(writes)
     }
 
     /// Cancels the deliveries that the round's erasures cover. One scan over all that waits
@@ -372,6 +396,10 @@ impl Fold {
                     EndpointUpdate { project, endpoint_id, what: EndpointChange::Health { seq, by, health } },
                     writes,
                 );
+                Ok(())
+            }
+            FoldInput::Deliveries(DeliveryRecord::Skip { topic, offset, .. }) => {
+                self.note_skip(topic, offset);
                 Ok(())
             }
             FoldInput::Attempt(attempt) => self.take_attempt(&attempt, writes),

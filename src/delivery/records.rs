@@ -88,12 +88,22 @@ pub fn missing(partition: u32, row: &PendingDelivery, now: Millis) -> Option<Wri
 }
 
 /// The reject of a record that cannot be read, with its first bytes. It is logged, too.
-pub fn reject(at: TopicPartition, record: &Record, detail: &str) -> Write {
+pub fn unreadable(at: TopicPartition, record: &Record, detail: &str) -> Write {
+    tracing::error!(%at, offset = record.offset, detail, "a record of the delivery is unreadable");
+    reject(at, record, "unreadable", detail)
+}
+
+/// The reject of a record that an operator has skipped, with its first bytes.
+pub fn skipped(at: TopicPartition, record: &Record) -> Write {
+    tracing::warn!(%at, offset = record.offset, "a record of the delivery is skipped");
+    reject(at, record, "skipped", "an operator has skipped it")
+}
+
+fn reject(at: TopicPartition, record: &Record, reason: &'static str, detail: &str) -> Write {
     let (TopicPartition { topic, partition }, offset) = (at, record.offset);
-    tracing::error!(%at, offset, detail, "a record of the delivery is unreadable");
     let raw = record.value.as_deref().unwrap_or_default();
     let raw = &raw[..raw.len().min(MAX_RAW_BYTES)];
-    let value = topics::encode(&RejectRecord::of(topic, partition, offset, "unreadable", detail, raw));
+    let value = topics::encode(&RejectRecord::of(topic, partition, offset, reason, detail, raw));
     let new = NewRecord { key: None, headers: Vec::new(), value: Some(value.into()) };
     let id = format!("reject/{}/{partition}/{offset}", topic.name());
     (TopicPartition { topic: Topic::Rejects, partition }, new.header(ID_HEADER, id))

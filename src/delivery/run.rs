@@ -558,9 +558,12 @@ impl PartitionError for Error {
         Error::class(self)
     }
 
-    /// The delivery waits for no clock and for no operator.
+    /// The delivery waits for no clock.
     fn waits_on(&self) -> Option<WaitReason> {
-        None
+        match self {
+            Error::Partition(stop) => stop.waits_on(),
+            _ => None,
+        }
     }
 
     fn no_thread(error: std::io::Error) -> Error {

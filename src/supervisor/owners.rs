@@ -118,10 +118,12 @@ pub fn delivery(
     status: &Arc<delivery::Status>,
 ) -> Result<Owner<Delivery>, Error> {
     let (stores, log, barrier) = (stores.clone(), setup.log.clone(), setup.barrier.clone());
+    let notes = config.data_dir.join("state").join(Role::Delivery.name());
     let open: delivery::OpenFold =
         Arc::new(move |partition: u32, notify: Arc<Notify>, status: Arc<askwhen_partition::Status>| {
             let store = stores.open(Role::Delivery, partition, &status)?;
             let mut fold = Fold::open(partition, &log, store, notify)?;
+            fold.note_attempts(&notes.join(format!("{partition}.attempt")))?;
             if let Some(barrier) = &barrier {
                 barrier.arrive(Role::Delivery.name(), partition);
             }

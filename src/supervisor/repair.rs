@@ -1,4 +1,4 @@
-//! Writes an operator's decisions into the journal while no process serves: to skip a
+//! Writes an operator's decisions into the log while no process serves: to skip a
 //! record, to accept the time, or to accept that records are lost.
 
 use crate::engine::families;
@@ -19,7 +19,7 @@ use askwhen_partition::Signer;
 use askwhen_partition::checkpoint::CheckpointMeta;
 use askwhen_process::clock::Clock;
 use askwhen_store::{Rocks, Store};
-use askwhen_wire::record::{AcceptLoss, AcceptTime, Internal, Skip};
+use askwhen_wire::record::{AcceptLoss, AcceptTime, Internal};
 use askwhen_wire::seal::ClusterKey;
 use askwhen_wire::topic::Topic;
 
@@ -58,8 +58,11 @@ impl Repair {
     }
 
     fn append(&self, partition: u32, new: NewRecord) -> Result<(), Error> {
+        self.append_to(TopicPartition { topic: Topic::Events, partition }, new)
+    }
+
+    fn append_to(&self, at: TopicPartition, new: NewRecord) -> Result<(), Error> {
         let (sender, written) = tokio::sync::oneshot::channel();
-        let at = TopicPartition { topic: Topic::Events, partition };
         self.log.append(at, vec![new], Ack::Once(sender));
         written.blocking_recv().unwrap_or(Err(askwhen_log::Error::Closed))?;
         Ok(())
@@ -82,16 +85,16 @@ fn request_id() -> String {
     uuid::Uuid::new_v4().simple().to_string()
 }
 
-/// Skips a record of the journal: its partition makes it a reject. On Kafka other
+/// Skips a record at which a partition stands still: it becomes a reject. On Kafka other
 /// processes may serve meanwhile; on the embedded log none may. Blocks.
 ///
 /// # Errors
 /// When the record is not there, or has been applied.
-pub fn skip(config: &Config, partition: u32, offset: u64) -> Result<(), Error> {
+pub fn skip(config: &Config, at: TopicPartition, offset: u64) -> Result<(), Error> {
     let repair = Repair::open(config)?;
-    let at = TopicPartition { topic: Topic::Events, partition };
-    if partition >= repair.log.partitions() {
-        return Err(Error::usage(format!("the journal has {} partitions, from 0 on", repair.log.partitions())));
+    if at.partition >= repair.log.partitions() {
+        let (topic, partitions) = (at.topic.name(), repair.log.partitions());
+        return Err(Error::usage(format!("topic {topic} has {partitions} partitions, from 0 on")));
     }
     let bounds = repair.log.bounds(at)?;
     if offset < bounds.start || offset >= bounds.end {
@@ -100,27 +103,30 @@ pub fn skip(config: &Config, partition: u32, offset: u64) -> Result<(), Error> {
             bounds.start, bounds.end
         )));
     }
-    let applied = applied(config, &repair, partition)?;
+    let applied = applied(config, &repair, at)?;
     if offset < applied {
         return Err(Error::refused(format!(
             "{at}@{offset} has been applied: the state is at {applied}, and what was decided is not taken back"
         )));
     }
-    let skip = Skip { offset, asked_at: repair.clock.wall(), request_id: request_id() };
-    repair.append(partition, repair.signer().internal(partition, "skip", &Internal::Skip(skip)))?;
+    let (to, new) = repair.signer().skip(at, offset, repair.clock.wall(), &request_id());
+    repair.append_to(to, new)?;
     repair.close();
     Ok(())
 }
 
-/// The first offset that the stored state of a partition has not applied.
-fn applied(config: &Config, repair: &Repair, partition: u32) -> Result<u64, Error> {
-    if let Log::Kafka(_) = repair.log {
-        let newest =
-            source(config)?.newest(Role::Engine.name(), partition)?.map(|(_, manifest)| manifest.subject.position);
-        return Ok(newest.unwrap_or(0));
-    }
-    let path = Role::Engine.store_path(&config.data_dir, partition);
-    Ok(meta(&path)?.map_or(0, |meta| meta.next))
+/// The first offset of a topic that the stored state of a partition has not applied.
+fn applied(config: &Config, repair: &Repair, at: TopicPartition) -> Result<u64, Error> {
+    let role = if at.topic == Topic::Events { Role::Engine } else { Role::Delivery };
+    let applied = if let Log::Kafka(_) = repair.log {
+        let source = source(config)?;
+        let newest = source.newest(role.name(), at.partition)?.map(|(_, manifest)| manifest.subject.positions);
+        newest.unwrap_or_default()
+    } else {
+        let path = role.store_path(&config.data_dir, at.partition);
+        if path.exists() { positions(role, &path)? } else { BTreeMap::new() }
+    };
+    Ok(applied.get(at.topic.name()).copied().unwrap_or(0))
 }
 
 fn meta(path: &Path) -> Result<Option<CheckpointMeta>, Error> {

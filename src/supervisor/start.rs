@@ -285,8 +285,9 @@ impl Foundation {
         let keep = RowRetention { deliveries, decisions, responses };
         let open = data::console_store(self.config.data_dir.clone(), self.shared.clone());
         let (log, clock) = (self.log.clone(), self.clock.clone());
+        let notes = self.config.data_dir.join("state").join("console.attempt");
         // It catches up with the topics, which blocks.
-        let started = tokio::task::spawn_blocking(move || Console::start(log, open, clock, keep)).await;
+        let started = tokio::task::spawn_blocking(move || Console::start(log, open, clock, keep, &notes)).await;
         Ok(started.map_err(Error::failed)??)
     }
 
@@ -312,7 +313,8 @@ impl Foundation {
                 }
             }
             // A partition that waits for an operator does not delay the others.
-            let waits = |n: usize| engine.get(n).is_some_and(|status| status.poisoned_at().is_some());
+            let statuses: Vec<_> = engine.iter().chain(&delivery.partitions).collect();
+            let waits = |n: usize| statuses[n].poisoned_at().is_some();
             if phases.iter().enumerate().all(|(n, phase)| *phase == Phase::Running || waits(n)) {
                 return Ok(());
             }
@@ -352,6 +354,7 @@ impl Foundation {
             replies: self.replies.clone(),
             key: self.key.clone(),
             engine: self.engine.clone(),
+            delivery: self.delivery.partitions.clone(),
             auth,
             view,
             takes_requests: options.roles.bridge,

@@ -8,13 +8,15 @@ use std::collections::BTreeMap;
 use super::checkpoint::CheckpointMeta;
 use askwhen_domain::id::{self, Origin};
 use askwhen_domain::time::{MINUTE, Millis};
-use askwhen_log::{Log, NewRecord, Record};
+use askwhen_log::{Log, NewRecord, Record, TopicPartition};
 use askwhen_process::fault;
 use askwhen_wire::record::{
     self, AcceptLoss, AcceptTime, BOUND_MAC_HEADER, DecodeError, Decoded, Forward, Internal, MAC_HEADER, REPLY_HEADER,
+    Skip,
 };
 use askwhen_wire::seal::{Binding, ClusterKey};
 use askwhen_wire::topic::Topic;
+use askwhen_wire::topics::{self, DeliveryRecord};
 
 /// The largest record that is accepted, in bytes. Any log then takes what follows from it:
 /// a forward of it, or a reject with its first bytes.
@@ -378,7 +380,26 @@ impl Signer {
         self.sign(partition, new)
     }
 
-    /// The same, with a reply address.
+    /// An operator's record that skips another, and where it belongs: into the journal, or
+    /// into topic `deliveries` for what the delivery reads.
+    pub fn skip(
+        &self,
+        at: TopicPartition,
+        offset: u64,
+        asked_at: Millis,
+        request_id: &str,
+    ) -> (TopicPartition, NewRecord) {
+        let TopicPartition { topic, partition } = at;
+        if topic == Topic::Events {
+            let skip = Internal::Skip(Skip { offset, asked_at, request_id: request_id.to_owned() });
+            return (at, self.internal(partition, "skip", &skip));
+        }
+        let value = topics::encode(&DeliveryRecord::Skip { topic: topic.name().to_owned(), offset, asked_at });
+        let new = NewRecord { key: Some("skip".into()), headers: Vec::new(), value: Some(value.into()) };
+        (TopicPartition { topic: Topic::Deliveries, partition }, new.header(SKIP_HEADER, "1"))
+    }
+
+    /// An internal record with a reply address.
     pub fn request(
         &self,
         partition: u32,

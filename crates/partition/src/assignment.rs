@@ -211,7 +211,7 @@ impl<T: Send + 'static, E: PartitionError> Assignments<T, E> {
         let status = self.status(partition);
         let (clock, poison) = match error.waits_on() {
             Some(WaitReason::Clock) => (true, None),
-            Some(WaitReason::Skip { offset }) => (false, Some(offset)),
+            Some(WaitReason::Skip { topic, offset }) => (false, Some((topic, offset))),
             None => (false, None),
         };
         let refused = error.class() == Class::Refuse;

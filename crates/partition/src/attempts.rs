@@ -30,7 +30,16 @@ struct SuspectRecords {
     deaths: u8,
 }
 
-/// The notes of one partition.
+/// Bits of an offset in notes that are about several topics.
+const OFFSET_BITS: u32 = 48;
+
+/// A record's place for notes that are about several logs at once, one after the other: the
+/// number of its log stands above its offset.
+pub fn place(log: u16, offset: u64) -> u64 {
+    u64::from(log) << OFFSET_BITS | offset
+}
+
+/// The notes of one reader of records: about one partition, or, by [`place`], several.
 #[derive(Debug, Default)]
 pub struct Attempts {
     /// `None` where no notes are kept: in tests, and when state is in memory only.
@@ -116,14 +125,25 @@ impl Attempts {
         file.write_all_at(&region(from, to, APPLYING), 0)
     }
 
-    /// Notes that everything below `next` is applied.
+    /// Notes that nothing is being applied any more: it failed, and the process did not die.
+    pub fn forgive(&self) {
+        if let Some(file) = &self.file
+            && let Err(error) = file.write_all_at(&[0], CURRENT_BYTES as u64 - 1)
+        {
+            tracing::warn!(%error, "a note of what was being applied stays");
+        }
+    }
+
+    /// Notes that everything of its log below `next` is applied.
     ///
     /// # Errors
     /// When the file cannot be written.
     pub fn end(&mut self, next: u64) -> io::Result<()> {
         let Some(file) = &self.file else { return Ok(()) };
         file.write_all_at(&[0], CURRENT_BYTES as u64 - 1)?;
-        if self.suspect.is_some_and(|suspect| next >= suspect.to) {
+        // Of another log nothing is known by it.
+        let is_of = |suspect: SuspectRecords| suspect.from >> OFFSET_BITS == next.saturating_sub(1) >> OFFSET_BITS;
+        if self.suspect.is_some_and(|suspect| next >= suspect.to && is_of(suspect)) {
             self.suspect = None;
             self.write_suspect()?;
         }
@@ -164,6 +184,24 @@ mod tests {
             assert_eq!(deaths(&path, 0, poison, 1).poison(), None, "two");
             assert_eq!(deaths(&path, 0, poison, 1).poison(), Some(poison), "three");
         }
+    }
+
+    #[test]
+    fn what_is_read_of_another_log_clears_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("attempt");
+        for _ in 0..MAX_DEATHS {
+            let mut attempts = Attempts::open(&path).expect("a file");
+            for (log, next) in [(0, 1_000), (2, 30), (7, 1)] {
+                attempts.begin(place(log, 0), place(log, next)).expect("written");
+                attempts.end(place(log, next)).expect("written");
+            }
+            attempts.begin(place(1, 17), attempts.limit(place(1, 17)).min(place(1, 40))).expect("written");
+        }
+        let attempts = Attempts::open(&path).expect("a file");
+        assert_eq!(attempts.poison(), Some(place(1, 17)));
+        assert_eq!(attempts.limit(place(0, 5)), place(1, 17));
+        assert_eq!(attempts.limit(place(2, 5)), u64::MAX);
     }
 
     #[test]

@@ -30,6 +30,7 @@ pub use loss::{accepted_losses, is_accepted};
 pub use machine::{Effects, Failure, Machine, Outgoing, Output, RecordContext};
 pub use partition::{Handles, Partition, Progress};
 pub use reply::{EngineReply, Replies};
+pub use restart::poisoned;
 pub use setup::Setup;
 pub use status::{Phase, Status};
 pub use stop::{PartitionError, StopReason, WaitReason};

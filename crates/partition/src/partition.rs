@@ -130,7 +130,7 @@ impl<M: Machine> Partition<M> {
         }
         let attempts = open_attempts(&setup, partition)?;
         if let Some(offset) = attempts.poison().filter(|offset| *offset >= meta.next && !admission.skips(*offset)) {
-            return Err(poisoned(TopicPartition { topic: Topic::Events, partition }, offset));
+            return Err(poisoned(TopicPartition { topic: Topic::Events, partition }, offset, "decided"));
         }
         status.set(Phase::Opening("looking for what the log already has".into()));
         let Scanned { ids: already_written, reprocessed_until, floors, journal_end } =

@@ -72,13 +72,14 @@ pub fn behind(time: Millis) -> StopReason {
 }
 
 /// The reason to wait at a record that kills the process, with what an operator can do.
-pub fn poisoned(journal: TopicPartition, offset: u64) -> StopReason {
+/// `done` is what does not happen to the records behind it meanwhile.
+pub fn poisoned(at: TopicPartition, offset: u64, done: &str) -> StopReason {
     let why = format!(
-        "the process has died {MAX_DEATHS} times while it applied the record {journal}@{offset}: nothing behind it is \
-         decided until a version of askwhen that can apply it runs, or the record is taken out of the way with \
-         `askwhen skip {journal}@{offset}` (it is kept in topic rejects)"
+        "the process has died {MAX_DEATHS} times while it applied the record {at}@{offset}: nothing behind it is \
+         {done} until a version of askwhen that can apply it runs, or the record is taken out of the way with \
+         `askwhen skip {at}@{offset}` (it is kept in topic rejects)"
     );
-    StopReason::Waits { on: WaitReason::Skip { offset }, why }
+    StopReason::Waits { on: WaitReason::Skip { topic: at.topic, offset }, why }
 }
 
 /// Reads ahead through the records that are not applied yet, for skips by an operator;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use askwhen_domain::time::{Millis, SECOND};
 use askwhen_process::clock::Clock;
+use askwhen_wire::topic::Topic;
 
 /// How far a machine's clock may be behind the journal's time, in milliseconds; beyond that
 /// its partitions decide nothing.
@@ -49,9 +50,8 @@ pub struct Status {
     /// Whether nothing is decided because this machine's clock is behind the journal's
     /// time.
     pub clock_behind: AtomicBool,
-    /// One more than the offset of the record for which it waits for an operator; 0 when it
-    /// does not.
-    poisoned_at: AtomicU64,
+    /// The record for which it waits for an operator.
+    poisoned_at: Mutex<Option<(Topic, u64)>>,
     /// Whether it was given up while it is being opened.
     pub unwanted: AtomicBool,
     phase: Mutex<Phase>,
@@ -75,13 +75,13 @@ impl Status {
         self.clock_behind.load(Ordering::Acquire) || self.poisoned_at().is_some()
     }
 
-    /// The offset of the record for which it waits for an operator.
-    pub fn poisoned_at(&self) -> Option<u64> {
-        self.poisoned_at.load(Ordering::Acquire).checked_sub(1)
+    /// Topic and offset of the record for which it waits for an operator.
+    pub fn poisoned_at(&self) -> Option<(Topic, u64)> {
+        *self.poisoned_at.lock().expect("no panic holds this lock")
     }
 
-    pub fn set_poisoned(&self, offset: Option<u64>) {
-        self.poisoned_at.store(offset.map_or(0, |offset| offset + 1), Ordering::Release);
+    pub fn set_poisoned(&self, record: Option<(Topic, u64)>) {
+        *self.poisoned_at.lock().expect("no panic holds this lock") = record;
     }
 
     /// Whether opening should go on; checked now and then, because it may take long.

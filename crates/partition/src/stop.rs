@@ -2,6 +2,7 @@
 
 use askwhen_store::Cause;
 use askwhen_wire::error::Class;
+use askwhen_wire::topic::Topic;
 
 /// What a partition may wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -9,7 +10,7 @@ pub enum WaitReason {
     /// This machine's clock is behind the journal's time.
     Clock,
     /// An operator has to say what happens with a record.
-    Skip { offset: u64 },
+    Skip { topic: Topic, offset: u64 },
 }
 
 /// The errors of a role's partitions.

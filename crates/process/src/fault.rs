@@ -17,7 +17,7 @@ pub const ENABLED: bool = cfg!(debug_assertions);
 
 /// Every point, in the order in which a record passes them; each is named after what has
 /// just been done.
-pub const POINTS: [&str; 14] = [
+pub const POINTS: [&str; 16] = [
     "parsed",
     "written",
     "appended",
@@ -28,10 +28,12 @@ pub const POINTS: [&str; 14] = [
     "output",
     "outputs_acked",
     "checkpointed",
+    "folding",
     "folded",
     "sent",
     "attempt_recorded",
     "next_hop_recorded",
+    "listing",
 ];
 
 /// Deliberate bugs, each of which the simulation must find; see `tests/sim`.

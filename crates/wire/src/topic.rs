@@ -112,6 +112,13 @@ impl Topic {
         Topic::ALL.iter().copied().find(|topic| topic.name() == name)
     }
 
+    /// Whether a partition may stand still at one of its records until an operator skips it:
+    /// the journal, and what the delivery reads.
+    pub fn is_skippable(self) -> bool {
+        use Topic::{Attempts, Dead, Deliveries, Events, Retry1d, Retry1h, Retry1m};
+        matches!(self, Events | Deliveries | Attempts | Retry1m | Retry1h | Retry1d | Dead)
+    }
+
     /// The JSON Schema of the topic's values.
     pub fn schema(self) -> &'static str {
         self.files().1

@@ -420,6 +420,35 @@ fn a_store_that_is_behind_takes_every_attempt_before_their_retries() {
 }
 
 #[test]
+fn a_skip_holds_for_whoever_comes_to_the_record_and_for_nobody_else() {
+    let world = World::new();
+    let (at, skip) = (TopicPartition { topic: Topic::Deliveries, partition: 0 }, |topic: &str, offset| {
+        topics::encode(&DeliveryRecord::Skip { topic: topic.into(), offset, asked_at: 0 })
+    });
+    world.write(Topic::Deliveries, topics::encode(&DeliveryRecord::Deliver(Box::new(delivery("a")))));
+    world.write(Topic::Deliveries, topics::encode(&DeliveryRecord::Deliver(Box::new(delivery("b")))));
+    let (sender, _) = tokio::sync::oneshot::channel();
+    let new = NewRecord { key: None, headers: Vec::new(), value: Some(skip("deliveries", 0).into()) };
+    world.log.append(at, vec![new.header(askwhen_partition::admission::SKIP_HEADER, "1")], Ack::Once(sender));
+    // What is passed already, and what no topic of the delivery is, skips nothing.
+    world.write(Topic::Deliveries, skip("attempts", 1));
+    world.write(Topic::Deliveries, skip("decisions", 0));
+    let fold = world.fold();
+    assert!(fold.find("a").expect("readable").is_none() && fold.find("b").expect("readable").is_some());
+    assert_eq!((fold.open, fold.rejects.len()), (1, 1));
+    // Another attempt is not reached yet: that it is skipped stays in the store.
+    drop(fold);
+    let fold = world.fold();
+    assert_eq!(fold.rejects.len(), 0);
+    drop(fold);
+    world.write(Topic::Attempts, attempt("b", 1, Some(10), None));
+    world.write(Topic::Attempts, attempt("b", 1, None, Some(AttemptEnd::Delivered)));
+    let fold = world.fold();
+    assert_eq!((fold.open, fold.rejects.len()), (1, 1), "the end of b is skipped");
+    assert!(fold.positions.skips.values().all(BTreeSet::is_empty), "{:?}", fold.positions);
+}
+
+#[test]
 fn the_state_of_another_partition_is_not_taken() {
     let world = World::new();
     world.write(Topic::Deliveries, topics::encode(&DeliveryRecord::Deliver(Box::new(delivery("a")))));

@@ -209,6 +209,8 @@ impl History<'_> {
                 }
                 // The endpoints are written again to every new partition.
                 Some(DeliveryRecord::Endpoint { .. } | DeliveryRecord::Health { .. }) => return Fate::GoesOtherwise,
+                // What waits goes over as the state has it, which was made without the record.
+                Some(DeliveryRecord::Skip { .. }) => return Fate::GoesOtherwise,
                 None => false,
             },
             Topic::Attempts => value::<AttemptEnding>(record).is_some_and(|a| self.is_known(&a.delivery_id, facts)),

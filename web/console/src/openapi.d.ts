@@ -1078,6 +1078,11 @@ export interface components {
             };
         };
         SkipRequest: {
+            /**
+             * @description The record's topic; left out, the journal.
+             * @enum {string}
+             */
+            topic?: "events" | "deliveries" | "attempts" | "deliveries.retry.1m" | "deliveries.retry.1h" | "deliveries.retry.1d" | "dead";
             offset: number;
         };
         Skipped: {

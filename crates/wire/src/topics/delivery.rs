@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use askwhen_domain::json::Json;
+use askwhen_domain::time::Millis;
 use askwhen_domain::webhook::health::Health;
 use askwhen_domain::webhook::message::Delivery;
 
@@ -32,5 +33,12 @@ pub enum DeliveryRecord {
     CancelUser {
         project: String,
         user_id: String,
+    },
+    /// An operator skips a record of a topic that the delivery reads, in this partition. The
+    /// record has header `skip`, because whoever takes the partition up looks for it first.
+    Skip {
+        topic: String,
+        offset: u64,
+        asked_at: Millis,
     },
 }
