@@ -294,6 +294,38 @@ for (const view of VIEWS.filter(isChecked))
     await page.context().close();
   });
 
+for (const view of VIEWS.filter(isChecked))
+  test(`whatever is typed, into every field, stays a text, ${view.colorScheme}, ${view.width} px`, { timeout: 600_000 }, async () => {
+    const server = await start();
+    fill(server);
+    const page = await signedIn(server, { colorScheme: view.colorScheme, viewport: { width: view.width, height: 900 } });
+    let count = 0;
+    for (const [name, path] of Object.entries(ADDRESSES)) {
+      await page.evaluate(() => sessionStorage.clear());
+      await opened(server)(page, path, name);
+      // As if it were typed; a field that is of a kind, such as a number, takes what it takes.
+      count += await page.evaluate((text) => {
+        document.querySelectorAll('main details').forEach((group) => (group.open = true));
+        const fields = [...document.querySelectorAll('main, dialog')].flatMap((part) => [...part.querySelectorAll('input:is([type=text], [type=search], [type=url], [type=password]), textarea')]);
+        for (const field of new Set(fields)) {
+          Object.getOwnPropertyDescriptor(Object.getPrototypeOf(field), 'value').set.call(field, text);
+          field.dispatchEvent(new Event('input', { bubbles: true }));
+        }
+        return fields.length;
+      }, NASTY);
+      await page.waitForTimeout(name.startsWith('editor') ? 1200 : 400);
+      assert.equal(await page.locator('img, script:not([src]), main iframe').count(), 0, name);
+      assert.ok((await tooWide(page)) <= 0, `${name} is ${await tooWide(page)} px wider than ${view.width}`);
+      assert.deepEqual(await turned(page), [], name);
+      assert.equal(await page.getByText('This page has broken').count(), 0, name);
+    }
+    assert.ok(count > 100, String(count));
+    // A server takes no address of so many characters, and the page says so.
+    assert.deepEqual((await wrongs(page)).filter((wrong) => !/status of 431|ERR_CONNECTION_RESET/.test(wrong)), []);
+    server.stop();
+    await page.context().close();
+  });
+
 const CHANGES = ['Create trigger', 'New survey', 'New endpoint', 'Publish', 'Save', 'Resend', 'Resend all of these', 'Resend all that match', 'Test', 'Rotate secret', 'Recover', 'Backfill', 'Erase', 'Remove', 'New key', 'New server key', 'New client key', 'Revoke', 'Take a snapshot', 'Run backtest', 'Edit as JSON', 'Restore', 'Cancel job'];
 for (const view of STATE_VIEWS)
   test(`a viewer sees no button that would be refused, ${view.colorScheme}, ${view.width} px`, async () => {

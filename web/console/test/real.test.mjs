@@ -255,7 +255,7 @@ test('generated surveys: through the form and back nothing is lost, by what the 
     };
     page.on('response', note);
     await goTo(page, '/surveys/' + one.survey_id);
-    await until(`${one.survey_id} is checked`, () => seen.length);
+    await until(`${one.survey_id} is checked`, () => seen.length, 60_000);
     assert.equal(seen[0].changed, false, `${one.survey_id}: ${JSON.stringify(seen[0])}`);
     await page.evaluate(() => document.querySelectorAll('.form details').forEach((group) => (group.open = true)));
     const next = random(i);
