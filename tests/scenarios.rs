@@ -171,21 +171,28 @@ impl Stage {
         panic!("the coordinator of the only partition answers at once");
     }
 
-    /// Asks counters in their order; when one is full, all places go back.
+    /// Asks counters in their order; when one is full, all places go back, and the others are
+    /// only looked at.
     fn ask_caps(&mut self, asks: &[CapAsk], answers: &mut CapAnswers) {
         let given: Vec<CapKey> = answers.keys().copied().collect();
         let back = given.iter().map(|key| self.caps.give_back(*key, self.offset)).collect();
         self.caps.receive(back, self.now);
         answers.retain(|_, answer| *answer != CapAnswer::Granted);
+        let mut is_full = false;
         for ask in asks {
-            let asked = self.caps.ask(*ask, self.offset, false, self.now);
+            let asked = self.caps.ask(*ask, self.offset, is_full, self.now);
             let said = self.caps.receive(vec![asked], self.now);
             let [CapMessage { key, signal: CapSignal::Answer { answer, .. }, .. }] = said[..] else {
                 panic!("the only partition has all counters: {said:?}");
             };
-            answers.insert(key, answer);
-            if answer != CapAnswer::Granted {
-                break;
+            if answer != CapAnswer::Granted && !is_full {
+                is_full = true;
+                let back = answers.keys().map(|key| self.caps.give_back(*key, self.offset)).collect();
+                self.caps.receive(back, self.now);
+                answers.retain(|_, answer| *answer != CapAnswer::Granted);
+            }
+            if answer != CapAnswer::Granted || !is_full {
+                answers.insert(key, answer);
             }
         }
     }

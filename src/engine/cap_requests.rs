@@ -1,6 +1,7 @@
 //! The places of counters that a waiting request needs. It asks for one after the other, in
 //! the order of keys, so that no two requests wait for each other, and returns all of them
-//! when one is refused. A request that only looks takes no place.
+//! when one is refused: then it only looks at the counters that are left, because the one
+//! that frees a place last says when. A request that only looks takes no place.
 
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,12 +16,16 @@ pub struct CapRequests {
     /// Counters that were asked and have not answered.
     asked: BTreeSet<CapKey>,
     answers: BTreeMap<CapKey, CapAnswer>,
+    /// Counters that had a place, of which none was taken because another one refused.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    seen: BTreeSet<CapKey>,
     looks: bool,
 }
 
 impl CapRequests {
-    pub fn new(wanted: Vec<CapAsk>, looks: bool) -> CapRequests {
-        CapRequests { wanted, looks, ..CapRequests::default() }
+    /// `answers` are refusals that are known already.
+    pub fn new(wanted: Vec<CapAsk>, answers: CapAnswers, looks: bool) -> CapRequests {
+        CapRequests { wanted, answers, looks, ..CapRequests::default() }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -31,24 +36,29 @@ impl CapRequests {
         &self.answers
     }
 
+    /// Whether it takes no places, or none any more.
     pub fn looks(&self) -> bool {
-        self.looks
+        let is_refused = |ask: &CapAsk| matches!(self.answers.get(&ask.key), Some(CapAnswer::Refused(_)));
+        self.looks || self.wanted.iter().any(is_refused)
     }
 
-    /// Whether a counter has not answered, and none has refused.
+    fn is_answered(&self, key: CapKey) -> bool {
+        self.answers.contains_key(&key) || self.seen.contains(&key)
+    }
+
+    /// Whether a counter has not answered.
     pub fn is_open(&self) -> bool {
-        let answer = |ask: &CapAsk| self.answers.get(&ask.key);
-        let is_refused = |ask: &CapAsk| matches!(answer(ask), Some(CapAnswer::Refused(_)));
-        self.wanted.iter().any(|ask| answer(ask).is_none()) && !self.wanted.iter().any(is_refused)
+        self.wanted.iter().any(|ask| !self.is_answered(ask.key))
     }
 
     /// The counters to be asked now.
     pub fn next(&mut self) -> Vec<CapAsk> {
-        if !self.is_open() || (!self.looks && !self.asked.is_empty()) {
+        let looks = self.looks();
+        if !self.is_open() || (!looks && !self.asked.is_empty()) {
             return Vec::new();
         }
-        let unasked = |ask: &&CapAsk| !self.answers.contains_key(&ask.key) && !self.asked.contains(&ask.key);
-        let most = if self.looks { usize::MAX } else { 1 };
+        let unasked = |ask: &&CapAsk| !self.is_answered(ask.key) && !self.asked.contains(&ask.key);
+        let most = if looks { usize::MAX } else { 1 };
         let next: Vec<CapAsk> = self.wanted.iter().filter(unasked).take(most).copied().collect();
         self.asked.extend(next.iter().map(|ask| ask.key));
         next
@@ -62,20 +72,37 @@ impl CapRequests {
     /// Takes an answer, if the request was waiting for it.
     pub fn take(&mut self, key: CapKey, answer: CapAnswer) -> bool {
         let was_asked = self.asked.remove(&key);
-        if was_asked {
+        if was_asked && answer == CapAnswer::Granted && !self.looks && self.looks() {
+            self.seen.insert(key);
+        } else if was_asked {
             self.answers.insert(key, answer);
         }
         was_asked
     }
 
-    /// Replaces the places that are needed; returns those that are not needed any more.
-    pub fn want(&mut self, wanted: Vec<CapAsk>) -> Vec<CapKey> {
+    /// After a refusal: returns the places that it has, which it does not need any more.
+    pub fn release(&mut self) -> Vec<CapKey> {
+        if self.looks || !self.looks() {
+            return Vec::new();
+        }
+        let granted = self.answers.iter().filter(|(_, answer)| **answer == CapAnswer::Granted);
+        let granted: Vec<CapKey> = granted.map(|(key, _)| *key).collect();
+        self.answers.retain(|_, answer| *answer != CapAnswer::Granted);
+        self.seen.extend(&granted);
+        granted
+    }
+
+    /// Replaces the places that are needed, with refusals that are known already; returns
+    /// those that are not needed any more.
+    pub fn want(&mut self, wanted: Vec<CapAsk>, known: CapAnswers) -> Vec<CapKey> {
         let left = self.left(&[]);
         self.wanted = wanted;
+        self.seen.clear();
         if !self.looks {
             self.asked.clear();
             self.answers.retain(|_, answer| *answer != CapAnswer::Granted);
         }
+        self.answers.extend(known);
         left
     }
 

@@ -64,7 +64,10 @@ impl Quotas {
         if taken {
             self.dirty.insert(request);
             self.answered = true;
-            return self.ask_caps(request, now);
+            let left = self.pending.get_mut(&request).map_or(Vec::new(), |pending| pending.caps.release());
+            let mut messages = self.give_back(left, request);
+            messages.extend(self.ask_caps(request, now));
+            return messages;
         }
         // It has given up, or was decided without the answer.
         match answer {

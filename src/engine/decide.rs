@@ -34,6 +34,8 @@ pub struct NeededGrants {
     pub surveys: Vec<String>,
     /// Places of counters.
     pub caps: Vec<CapAsk>,
+    /// Those of the counters that are known to be full.
+    pub known: CapAnswers,
 }
 
 impl Engine {
@@ -84,10 +86,15 @@ impl Engine {
         let apply::Applied { mut user, mut out } = apply::apply(ctx, &before, record, seen);
         if out.needs_grants() {
             let known = self.known_refusals(&out.needs_caps, answered, at.now);
-            if known.len() > answered.len() {
+            if known.len() == answered.len() {
+                let known = CapAnswers::new();
+                return Ok(Applied::Needs(NeededGrants { surveys: out.needs, caps: out.needs_caps, known }));
+            }
+            if !may_open_later(&out.needs_caps, &known, &project, at.now) {
                 return self.decide(at, record, may_wait, &known);
             }
-            return Ok(Applied::Needs(NeededGrants { surveys: out.needs, caps: out.needs_caps }));
+            let known = known.into_iter().filter(|(_, answer)| matches!(answer, CapAnswer::Refused(_))).collect();
+            return Ok(Applied::Needs(NeededGrants { surveys: Vec::new(), caps: out.needs_caps, known }));
         }
         if matches!(record.body, Body::Erase) {
             // The user has had no state since the last erasure, so this is the same one
@@ -328,6 +335,20 @@ impl Engine {
             .is_some_and(|erased_at| decided_at <= erased_at);
         Ok((!erased).then_some(bodies))
     }
+}
+
+/// Whether a counter that has not answered may be full for longer than those that are known
+/// to be full: then it has to say so.
+fn may_open_later(needs: &[CapAsk], known: &CapAnswers, project: &Project, now: Millis) -> bool {
+    let known_until = |ask: &CapAsk| match known.get(&ask.key) {
+        Some(CapAnswer::Refused(refusal)) => Some(refusal.until.unwrap_or(Millis::MAX)),
+        Some(CapAnswer::Granted) | None => None,
+    };
+    let Some(until) = needs.iter().filter_map(known_until).max() else { return false };
+    needs.iter().filter(|ask| !known.contains_key(&ask.key)).any(|ask| {
+        let counts = ask.rule.within.unwrap_or(Millis::MAX);
+        until < now.saturating_add(counts.max(project.settings.offer_known))
+    })
 }
 
 /// A record for another name of its user, as if it had come under that.

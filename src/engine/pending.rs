@@ -79,7 +79,7 @@ impl Engine {
             reply_to: reply_to.into_iter().collect(),
             waiting_since: at.now,
             waits_for: needs.surveys.into_iter().collect(),
-            caps: CapRequests::new(needs.caps, looks),
+            caps: CapRequests::new(needs.caps, needs.known, looks),
         };
         self.quotas.pending.insert(at.origin.offset, pending);
         self.quotas.dirty.insert(at.origin.offset);
@@ -173,12 +173,12 @@ impl Engine {
         };
         self.quotas.dirty.insert(offset);
         match outcome {
-            Applied::Needs(NeededGrants { surveys, caps }) => {
+            Applied::Needs(NeededGrants { surveys, caps, known }) => {
                 let mut messages = Vec::new();
                 if let Some(pending) = self.quotas.pending.get_mut(&offset) {
                     pending.waits_for.extend(surveys.iter().cloned());
                     if !caps.is_empty() {
-                        let left = pending.caps.want(caps);
+                        let left = pending.caps.want(caps, known);
                         messages = self.quotas.give_back(left, offset);
                     }
                 }

@@ -306,7 +306,7 @@ impl Crowd {
         }
     }
 
-    /// A refusal names a cap that is full, and counts no less than was counted.
+    /// A refusal names the full cap that opens last, what it has counted, and until when.
     fn check_refusal(&self, user: &str, decision: &Value) {
         let told = &decision["evaluations"][0];
         assert_eq!(told["gate"], "cap_reached", "{decision}");
@@ -317,12 +317,21 @@ impl Crowd {
             (None, Some("completed")) => 2,
             _ => 3,
         };
-        let (counted, groups) = &self.counted()[index];
-        let since = counted.within.map_or(i64::MIN, |within| self.now - within);
-        let mine = groups[group(user, counted.groups)].iter().filter(|at| **at >= since).count() as u64;
-        // Places that have lapsed in a partition that has not said so yet count, too.
-        assert!(told["actual"]["count"].as_u64().is_some_and(|count| count >= mine), "{mine}: {decision}");
-        assert!(mine >= counted.max, "{mine} of {}: {decision}", counted.max);
+        let decided_at = time::parse_time(decision["decided_at"].as_str().expect("a time")).expect("a time");
+        // By the time at which it opens: the cap, and what it has counted.
+        let full = self.counted().into_iter().enumerate().filter_map(|(index, (cap, groups))| {
+            let since = cap.within.map_or(i64::MIN, |within| decided_at - within);
+            let times = groups[group(user, cap.groups)].iter().copied().filter(|at| *at >= since);
+            let times: Vec<i64> = times.collect();
+            let over = (times.len() as u64).checked_sub(cap.max)?;
+            let until = cap.within.map_or(i64::MAX, |within| times[over as usize] + within + 1);
+            Some((until, index, times.len() as u64))
+        });
+        let full: Vec<_> = full.collect();
+        let until = told["until"].as_str().map_or(i64::MAX, |until| time::parse_time(until).expect("a time"));
+        let said = (until, index, told["actual"]["count"].as_u64().expect("a number"));
+        assert!(full.contains(&said), "{said:?} of {full:?}: {decision}");
+        assert_eq!(full.iter().map(|(until, ..)| *until).max(), Some(until), "{full:?}: {decision}");
     }
 }
 

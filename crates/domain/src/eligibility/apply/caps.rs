@@ -38,7 +38,7 @@ pub(super) fn caps(
     attributes: &OnceCell<Value>,
 ) -> Result<OfferPlaces, GateFailure> {
     let mut places = OfferPlaces::default();
-    let mut shut: Option<GateFailure> = None;
+    let (mut shut, mut unknown): (Option<GateFailure>, Option<GateFailure>) = (None, None);
     for (scope, cap) in ctx.project.caps(survey) {
         let value = cap.per.as_ref().map(|name| {
             let attributes = attributes.get_or_init(|| user.attributes_value());
@@ -57,7 +57,11 @@ pub(super) fn caps(
                 places.is_unanswered = true;
                 None
             }
-            None => Some(failure(scope, cap, value, None)),
+            // Nobody could tell in time; a cap that is known to be full says more.
+            None => {
+                unknown = unknown.or_else(|| Some(failure(scope, cap, value, None)));
+                None
+            }
         };
         let opens_at = |failure: &GateFailure| failure.until.unwrap_or(Millis::MAX);
         if let Some(failure) = failure {
@@ -68,7 +72,7 @@ pub(super) fn caps(
         places.pins.push(PinnedCap { key, rule: cap.rule(), count: cap.count, place });
     }
     places.pins.sort_by_key(|pin| pin.key);
-    shut.map_or(Ok(places), Err)
+    shut.or(unknown).map_or(Ok(places), Err)
 }
 
 fn failure(scope: &str, cap: &Cap, value: Option<&Value>, refusal: Option<CapRefusal>) -> GateFailure {
