@@ -108,7 +108,7 @@ impl Source {
             Source::Brokers { reader, notify, next } => {
                 let mut idle = true;
                 for (at, next) in next {
-                    let chunk = reader.read(*at, *next, 1 << 20).map_err(failure)?;
+                    let chunk = reader.read(*at, *next, 1 << 20).map_err(unread)?;
                     idle &= chunk.at_end && chunk.records.is_empty();
                     for record in chunk.records {
                         *next = record.offset + 1;
@@ -184,5 +184,13 @@ fn print(context: &Context, args: &TailArgs, topic: Topic, since: Option<Millis>
             }
             std::thread::sleep(Duration::from_millis(100));
         }
+    }
+}
+
+/// What was to be printed cannot be read: as with files, that is no refusal.
+fn unread(error: askwhen_log::Error) -> Failure {
+    match error {
+        askwhen_log::Error::Damaged { .. } => Failure::failed(error.to_string()),
+        error => failure(error),
     }
 }

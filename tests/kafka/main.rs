@@ -15,6 +15,7 @@ mod codecs;
 mod console;
 #[path = "../it/crash.rs"]
 mod crash;
+mod damage;
 mod deleted_records;
 #[path = "../it/delivery.rs"]
 mod delivery;

@@ -131,6 +131,25 @@ impl Broker {
         self.dir.path().join("tls/ca.pem")
     }
 
+    /// Where its files are.
+    pub fn dir(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+
+    /// Stops it in order; its files stay.
+    pub fn stop(&mut self) {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/script/kafka");
+        let stopped = Command::new(script).arg("stop").arg(self.dir.path()).status();
+        assert!(stopped.is_ok_and(|status| status.success()), "script/kafka stops it");
+    }
+
+    /// Starts it with the files and the port that it had.
+    pub fn start_again(&mut self) {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/script/kafka");
+        let started = Command::new(script).arg("start").arg(self.dir.path()).stderr(Stdio::inherit()).output();
+        assert!(started.is_ok_and(|out| out.status.success()), "script/kafka starts it again");
+    }
+
     pub fn signal(&self, name: &str) {
         let pid = std::fs::read_to_string(self.dir.path().join("pid")).expect("its pid");
         let status = Command::new("kill").args([&format!("-{name}"), pid.trim()]).status();

@@ -23,6 +23,10 @@ use askwhen_process::thread::Notify;
 
 /// A transaction that holds records back for longer than this is not just ending.
 const HELD_TOO_LONG: Duration = Duration::from_secs(10);
+/// How long, and how often, a batch whose checksum is wrong is fetched once more: it may
+/// have been harmed on its way.
+const FETCH_AGAIN_PAUSE: Duration = Duration::from_millis(20);
+const FETCH_AGAIN_TURNS: usize = 100;
 /// Readers that build state: they must not continue after lost records.
 const OWNERS: [&str; 2] = ["engine", "delivery"];
 
@@ -173,6 +177,18 @@ impl KafkaReader {
         source.free(at);
     }
 
+    fn fetch_again(&mut self, at: TopicPartition, from: u64, max_bytes: usize) -> Result<FetchBatch, Error> {
+        self.take_up(at, from)?;
+        for _ in 0..FETCH_AGAIN_TURNS {
+            std::thread::sleep(FETCH_AGAIN_PAUSE);
+            let batch = self.poll(at, max_bytes)?;
+            if batch.at_end || !batch.records.is_empty() {
+                return Ok(batch);
+            }
+        }
+        Err(Error::Unavailable(format!("{at} cannot be read again from {from} on")))
+    }
+
     fn fault(&self, at: TopicPartition, from: u64, error: &KafkaError) -> Error {
         let lost = matches!(
             error.rdkafka_error_code(),
@@ -180,6 +196,14 @@ impl KafkaReader {
         );
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::TopicAuthorizationFailed) {
             self.cluster.health.faults.denied("topic", self.cluster.name(at.topic), "READ");
+        }
+        if let Some(RDKafkaErrorCode::BadMessage | RDKafkaErrorCode::BadCompression) = error.rdkafka_error_code() {
+            return Error::Damaged {
+                at,
+                offset: from,
+                file: format!("topic {}", self.cluster.name(at.topic)),
+                detail: format!("the broker that leads it gives bytes that are not those that were written ({error})"),
+            };
         }
         if !lost {
             return Error::Unavailable(format!("{at}: {error}"));
@@ -208,7 +232,11 @@ impl Fetch for KafkaReader {
             self.leave(at);
             self.take_up(at, from)?;
         }
-        let polled = self.poll(at, max_bytes);
+        let mut polled = self.poll(at, max_bytes);
+        if let Err(Error::Damaged { .. }) = polled {
+            self.leave(at);
+            polled = self.fetch_again(at, from, max_bytes);
+        }
         if polled.is_err() {
             // Whatever the error was, the next read begins anew.
             self.leave(at);

@@ -43,6 +43,8 @@ impl Source {
             ("enable.partition.eof", "true"),
             ("auto.offset.reset", "error"),
             ("isolation.level", "read_committed"),
+            // librdkafka would pass on what brokers' disks have damaged.
+            ("check.crcs", "true"),
             ("statistics.interval.ms", if purpose == "scan" { "0" } else { "1000" }),
             // A new partition waits for the fetch that is under way.
             ("fetch.wait.max.ms", if purpose == "scan" { "20" } else { "100" }),
