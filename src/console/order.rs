@@ -473,34 +473,13 @@ pub fn descend<T>(
     order: &[u8],
     mut each: impl FnMut(&[u8], &[u8]) -> Result<Option<T>, Error>,
 ) -> Result<Option<T>, Error> {
-    let mut from = [prefix, order].concat();
-    loop {
-        let entries = store.descending(families::ENTRIES, &from, SCANNED_AT_A_TIME)?;
-        let Some((last, _)) = entries.last() else { return Ok(None) };
-        let before = previous(last);
-        for (place, id) in &entries {
-            if !place.starts_with(prefix) {
-                return Ok(None);
-            }
-            if let Some(found) = each(place, id)? {
-                return Ok(Some(found));
-            }
+    let mut found = Ok(None);
+    store.descend(families::ENTRIES, &[prefix, order].concat(), |place, terms| {
+        if !place.starts_with(prefix) {
+            return false;
         }
-        let Some(before) = before else { return Ok(None) };
-        from = before;
-    }
-}
-
-/// The largest key below this one that can exist here: keys end in an id, so decrementing
-/// the last byte gives a key below it and above all smaller ones.
-fn previous(key: &[u8]) -> Option<Vec<u8>> {
-    let mut key = key.to_vec();
-    let last = key.last_mut()?;
-    if *last == 0 {
-        key.pop();
-        return Some(key);
-    }
-    *last -= 1;
-    key.push(0xff);
-    Some(key)
+        found = each(place, terms);
+        matches!(found, Ok(None))
+    })?;
+    found
 }

@@ -48,8 +48,8 @@ impl Store {
     /// When the store cannot be read or is damaged.
     pub fn ascending(&self, family: Family, from: &[u8], limit: usize) -> Result<Vec<Entry>, Error> {
         match self {
-            Store::Rocks(store) => store.scan(family, from, limit, true),
-            Store::Memory(store) => Ok(store.scan(family, from, limit, true)),
+            Store::Rocks(store) => store.ascending(family, from, limit),
+            Store::Memory(store) => Ok(store.ascending(family, from, limit)),
         }
     }
 
@@ -73,14 +73,18 @@ impl Store {
         }
     }
 
-    /// At most `limit` entries from a key downwards, that key included.
+    /// Passes the entries from a key downwards to `each`, that key included, until it
+    /// returns false. Entries are not copied, so that going past many is cheap.
     ///
     /// # Errors
     /// When the store cannot be read or is damaged.
-    pub fn descending(&self, family: Family, from: &[u8], limit: usize) -> Result<Vec<Entry>, Error> {
+    pub fn descend(&self, family: Family, from: &[u8], each: impl FnMut(&[u8], &[u8]) -> bool) -> Result<(), Error> {
         match self {
-            Store::Rocks(store) => store.scan(family, from, limit, false),
-            Store::Memory(store) => Ok(store.scan(family, from, limit, false)),
+            Store::Rocks(store) => store.descend(family, from, each),
+            Store::Memory(store) => {
+                store.descend(family, from, each);
+                Ok(())
+            }
         }
     }
 

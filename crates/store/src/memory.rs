@@ -119,15 +119,27 @@ impl Memory {
         entries.keys().filter(|(of, _)| *of == family).count() as u64
     }
 
-    pub fn scan(&self, family: Family, from: &[u8], limit: usize, up: bool) -> Vec<Entry> {
+    /// See [`Store::ascending`](crate::Store::ascending).
+    pub fn ascending(&self, family: Family, from: &[u8], limit: usize) -> Vec<Entry> {
         let entries = self.entries.lock().expect("no panic holds this lock");
-        let key = (family, from.to_vec());
         let own =
             |((f, key), value): (&(Family, Vec<u8>), &Vec<u8>)| (*f == family).then(|| (key.clone(), value.clone()));
-        if up {
-            entries.range(key..).map_while(own).take(limit).collect()
-        } else {
-            entries.range((Bound::Unbounded, Bound::Included(key))).rev().map_while(own).take(limit).collect()
+        entries.range((family, from.to_vec())..).map_while(own).take(limit).collect()
+    }
+
+    /// See [`Store::descend`](crate::Store::descend). `each` may read the store.
+    pub fn descend(&self, family: Family, from: &[u8], mut each: impl FnMut(&[u8], &[u8]) -> bool) {
+        let mut below = Bound::Included((family, from.to_vec()));
+        loop {
+            let next = {
+                let entries = self.entries.lock().expect("no panic holds this lock");
+                let next = entries.range((Bound::Unbounded, below)).next_back();
+                next.map(|(key, value)| (key.clone(), value.clone()))
+            };
+            match next {
+                Some((key, value)) if key.0 == family && each(&key.1, &value) => below = Bound::Excluded(key),
+                _ => return,
+            }
         }
     }
 

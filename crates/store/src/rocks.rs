@@ -296,14 +296,39 @@ impl Rocks {
         }
     }
 
-    pub fn scan(&self, family: Family, from: &[u8], limit: usize, up: bool) -> Result<Vec<Entry>, Error> {
-        let direction = if up { Direction::Forward } else { Direction::Reverse };
+    /// See [`Store::ascending`](crate::Store::ascending).
+    ///
+    /// # Errors
+    /// When the store cannot be read or is damaged.
+    pub fn ascending(&self, family: Family, from: &[u8], limit: usize) -> Result<Vec<Entry>, Error> {
         let mut entries = Vec::new();
-        for entry in self.db.iterator_cf(self.handle(family), IteratorMode::From(from, direction)).take(limit) {
+        let upwards = IteratorMode::From(from, Direction::Forward);
+        for entry in self.db.iterator_cf(self.handle(family), upwards).take(limit) {
             let (key, value) = entry.map_err(|e| self.failed(e))?;
             entries.push((key.into_vec(), value.into_vec()));
         }
         Ok(entries)
+    }
+
+    /// See [`Store::descend`](crate::Store::descend).
+    ///
+    /// # Errors
+    /// When the store cannot be read or is damaged.
+    pub fn descend(
+        &self,
+        family: Family,
+        from: &[u8],
+        mut each: impl FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), Error> {
+        let mut entries = self.db.raw_iterator_cf(self.handle(family));
+        entries.seek_for_prev(from);
+        while let Some((key, value)) = entries.item() {
+            if !each(key, value) {
+                return Ok(());
+            }
+            entries.prev();
+        }
+        entries.status().map_err(|e| self.failed(e))
     }
 
     /// Flushes write buffers to tables.
