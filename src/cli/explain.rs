@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::context::{BrokerArgs, Context, Failure, Format};
 use super::{output, serve};
 use crate::replay::explain::{self, AssumedTrigger, Question};
+use crate::replay::starts::Starts;
 use crate::supervisor;
 use askwhen_domain::id;
 use askwhen_domain::record;
@@ -58,8 +59,9 @@ pub async fn run(context: &Context, args: &ExplainArgs) -> Result<(), Failure> {
         let bar = ProgressBar::new_spinner();
         let style = ProgressStyle::with_template("{spinner} reading the journal: {pos} records, {per_sec}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
-        let explained = supervisor::source(&config)
-            .and_then(|source| explain::explain(&source, &question, |records| bar.set_position(records)));
+        let explained = supervisor::source(&config).and_then(|source| {
+            explain::explain(&source, &Starts::default(), &question, |records| bar.set_position(records))
+        });
         bar.finish_and_clear();
         explained
     });

@@ -15,7 +15,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use super::explain::defines_quotas;
+use super::look_ahead::LookAhead;
 use super::{Error, Progress, Source, StartingState};
 use askwhen_domain::survey::{Limits, Survey};
 use askwhen_domain::time::Millis;
@@ -100,7 +100,10 @@ fn has_quotas(source: &Source, plan: &Plan, parts: &[BacktestPartition]) -> Resu
     }
     // Every definition stands in the registrar's partition.
     let Some(replayer) = parts.first().map(|part| &part.base.replayer) else { return Ok(false) };
-    let registrar = TopicPartition { topic: Topic::Events, partition: 0 };
-    Ok(replayer.machine().has_quotas(&plan.project)
-        || defines_quotas(source.journal_reader(registrar, replayer.meta.next), &source.rules(0), &plan.project)?)
+    if replayer.machine().has_quotas(&plan.project) {
+        return Ok(true);
+    }
+    let mut ahead = LookAhead::new(source, 0, &replayer.meta);
+    ahead.go_on(source)?;
+    Ok(ahead.limits(&plan.project))
 }

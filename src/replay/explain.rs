@@ -3,8 +3,10 @@
 
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use super::{Error, JournalReader, Source, StartingState};
+use super::starts::{Start, Starts};
+use super::{Error, Source};
 use crate::engine::Engine;
 use askwhen_domain::id;
 use askwhen_domain::quota::cap::{CapAsk, CapMessage, CapSignal};
@@ -14,13 +16,11 @@ use askwhen_domain::refs::{SurveyKey, UserRef};
 use askwhen_domain::time::{self, DAY, Millis};
 use askwhen_domain::user::MAX_ALIASES;
 use askwhen_log::TopicPartition;
-use askwhen_partition::admission::{Admission, decode_forwarded};
 use askwhen_partition::replayer::Replayer;
 use askwhen_partition::{EngineReply, Failure};
 use askwhen_process::clock::Clock;
 use askwhen_store::snapshot::Manifest;
-use askwhen_wire::definition::Kind;
-use askwhen_wire::record::{DecodeError, Decoded, Define, Defined, Internal, Query};
+use askwhen_wire::record::{DecodeError, Decoded, Internal, Query};
 use askwhen_wire::topic::Topic;
 use askwhen_wire::topics::DecisionRecord;
 
@@ -52,32 +52,32 @@ pub struct AssumedTrigger {
 /// The journal up to a moment.
 struct JournalPrefix<'a> {
     source: &'a Source,
+    starts: &'a Starts,
     until: Millis,
     project: &'a str,
-    /// Holds the stores that are made.
-    folder: tempfile::TempDir,
 }
 
 /// A partition as it was at the moment.
 struct ReplayedPartition {
     replayer: Replayer<Engine>,
-    /// The snapshot that its state began with.
-    begun_with: Option<Manifest>,
+    /// The state that it began with, which holds the store.
+    begun_with: Arc<Start>,
     records: u64,
 }
 
 /// Gives what `askwhen explain` prints: the user, the decision on the assumed trigger,
-/// and the decisions on record of the day before. `progress` is called with the number
+/// and the decisions on record of the day before. States are taken from `starts`, and kept
+/// there for further explanations. `progress` is called with the number
 /// of records read so far.
 ///
 /// # Errors
 /// When the log is out of reach, or what was before the journal's beginning is
 /// known from no snapshot.
-pub fn explain(source: &Source, question: &Question, progress: impl Fn(u64)) -> Result<Value, Error> {
+pub fn explain(source: &Source, starts: &Starts, question: &Question, progress: impl Fn(u64)) -> Result<Value, Error> {
     // At that moment the name may have been an alias, also of another one.
     let mut name = question.user_id.clone();
     for _ in 0..MAX_ALIASES {
-        match explain_name(source, question, &name, &progress)? {
+        match explain_name((source, starts), question, &name, &progress)? {
             Explained::User(explained) => return Ok(*explained),
             Explained::AliasOf(owner) => name = owner,
         }
@@ -91,15 +91,16 @@ enum Explained {
 }
 
 fn explain_name(
-    source: &Source,
+    (source, starts): (&Source, &Starts),
     question: &Question,
     user_id: &str,
     progress: impl Fn(u64),
 ) -> Result<Explained, Error> {
     let partition = id::partition_of(user_id, source.partitions);
     let until = question.at.unwrap_or(Millis::MAX);
-    let past = JournalPrefix { source, until, project: &question.project, folder: tempfile::tempdir()? };
-    let ReplayedPartition { mut replayer, begun_with, records } = past.read(partition, Some(user_id), progress)?;
+    let past = JournalPrefix { source, starts, until, project: &question.project };
+    // The store's folder goes after whoever reads the store.
+    let ReplayedPartition { begun_with, mut replayer, records } = past.read(partition, Some(user_id), progress)?;
     if let Some(owner) = replayer.machine_mut().alias_of(&question.project, user_id).map_err(Error::failed)? {
         return Ok(Explained::AliasOf(owner));
     }
@@ -136,7 +137,7 @@ fn explain_name(
         "partition": partition,
         "offset": offset,
         "records": records,
-        "snapshot": begun_with.as_ref().map(Manifest::name),
+        "snapshot": begun_with.state.snapshot.as_ref().map(Manifest::name),
         "user": user,
         "decision": decision,
         "needs_grant": needs_grant,
@@ -185,13 +186,11 @@ impl JournalPrefix<'_> {
     /// of records read so far.
     fn read(&self, partition: u32, user_id: Option<&str>, progress: impl Fn(u64)) -> Result<ReplayedPartition, Error> {
         let at = TopicPartition { topic: Topic::Events, partition };
-        let StartingState { store, meta, snapshot } =
-            self.source.begin(partition, self.until, &self.folder.path().join(partition.to_string()))?;
-        let next = meta.next;
-        let engine = Engine::open(store, partition, self.source.partitions, CACHED_BYTES)?;
-        let everyone = user_id.is_none()
-            || engine.has_quotas(self.project)
-            || defines_quotas(self.source.journal_reader(at, next), &self.source.rules(partition), self.project)?;
+        let start = self.starts.begin(self.source, partition, self.until)?;
+        let (admission, is_limited) = start.look_ahead(self.source, self.project)?;
+        let meta = start.state.meta.clone();
+        let engine = Engine::open(start.state.store.clone(), partition, self.source.partitions, CACHED_BYTES)?;
+        let everyone = user_id.is_none() || engine.has_quotas(self.project) || is_limited;
         let concerned = |project: &str, user: &str| everyone || (project == self.project && Some(user) == user_id);
         let wanted = |decoded: &Decoded<'_>, _: Option<&_>| match decoded {
             Decoded::User(record) => concerned(&record.project, &record.user_id),
@@ -203,21 +202,27 @@ impl JournalPrefix<'_> {
                 _ => true,
             },
         };
-        let mut replayer = Replayer::new(self.source.admission(partition, &meta)?, meta, engine);
-        let mut journal_reader = self.source.journal_reader(at, next);
+        let mut journal_reader = self.source.journal_reader(at, meta.next);
+        let mut replayer = Replayer::new(admission, meta, engine);
+        // Records of others are not even decoded.
+        let only = user_id.filter(|_| !everyone);
         let mut read = 0;
         loop {
             let records = journal_reader.read()?;
             for record in &records {
                 if record.appended_at + replayer.meta.ahead > self.until {
-                    return Ok(ReplayedPartition { replayer, begun_with: snapshot, records: read });
+                    return Ok(ReplayedPartition { replayer, begun_with: start, records: read });
                 }
                 read += 1;
-                replayer.play(record, &wanted)?;
+                if only.is_none_or(|user_id| replayer.may_concern(record, user_id)) {
+                    replayer.play(record, &wanted)?;
+                } else {
+                    replayer.pass_over(record);
+                }
             }
             progress(read);
             if records.is_empty() {
-                return Ok(ReplayedPartition { replayer, begun_with: snapshot, records: read });
+                return Ok(ReplayedPartition { replayer, begun_with: start, records: read });
             }
         }
     }
@@ -229,7 +234,7 @@ struct OtherPartitions<'a> {
     past: &'a JournalPrefix<'a>,
     /// The partition that asks.
     asking: u32,
-    read: BTreeMap<u32, Replayer<Engine>>,
+    read: BTreeMap<u32, ReplayedPartition>,
     now: Millis,
 }
 
@@ -240,9 +245,9 @@ impl OtherPartitions<'_> {
             return Ok(ask(own.machine()));
         }
         if !self.read.contains_key(&of) {
-            self.read.insert(of, self.past.read(of, None, |_| {})?.replayer);
+            self.read.insert(of, self.past.read(of, None, |_| {})?);
         }
-        Ok(ask(self.read[&of].machine()))
+        Ok(ask(self.read[&of].replayer.machine()))
     }
 
     /// Whether the coordinator would give a grant; `None` when that depends on grants
@@ -295,45 +300,5 @@ fn body(
             let answer = Decoded::Internal(Box::new(Internal::Quota(QuotaMessage { signal, ..grant })));
             late.extend(replayer.ask(coordinator.now, answer).map_err(failed)?.late_replies);
         }
-    }
-}
-
-/// Whether any survey of a project gets a quota or a cap in what a journal reader has still to
-/// read.
-///
-/// # Errors
-/// When it cannot be read.
-pub(super) fn defines_quotas(
-    mut journal_reader: JournalReader,
-    rules: &Admission,
-    project: &str,
-) -> Result<bool, Error> {
-    loop {
-        let records = journal_reader.read()?;
-        if records.is_empty() {
-            return Ok(false);
-        }
-        for record in records {
-            if rules.trusted_internal(None, &record).is_some_and(|internal| defines_quota(&internal, project)) {
-                return Ok(true);
-            }
-        }
-    }
-}
-
-/// Whether one of askwhen's own records gives a survey a quota, or a project a cap.
-fn defines_quota(internal: &Internal, project: &str) -> bool {
-    match internal {
-        Internal::Forward(forward) if forward.trusted => match decode_forwarded(forward) {
-            Ok(Decoded::Internal(inner)) => defines_quota(&inner, project),
-            Ok(Decoded::User(_)) | Err(_) => false,
-        },
-        Internal::Define(Define { project: of, kind: Kind::Survey | Kind::Settings, body: Some(body), .. })
-        | Internal::Defined(Defined { project: of, kind: Kind::Survey | Kind::Settings, body: Some(body), .. }) => {
-            let (body, caps) =
-                (body.value(), |value: &Value| value["caps"].as_array().is_some_and(|all| !all.is_empty()));
-            of == project && (!body["limits"]["max_completed"].is_null() || caps(&body["limits"]) || caps(&body))
-        }
-        _ => false,
     }
 }

@@ -5,9 +5,11 @@
 pub mod backtest;
 mod error;
 pub mod explain;
+mod look_ahead;
 pub mod recorded;
 pub mod shadow;
 mod source;
+pub mod starts;
 pub mod timeline;
 
 pub use error::{Error, ErrorKind};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::error::{Error, ErrorKind};
+use super::error::Error;
 use askwhen_domain::time::{Millis, format_time};
 use askwhen_domain::{LOGIC_VERSION, goes_on_from};
 use askwhen_log::embedded::follow::Follower;
@@ -27,8 +27,10 @@ const ENGINE: &str = "engine";
 
 /// Where the log is.
 pub enum LogSource {
-    /// The folder of an embedded one.
+    /// The folder of an embedded one, which another process may write.
     Files(PathBuf),
+    /// The embedded one of this process, which knows where in its files an offset is.
+    Own(Log),
     Brokers(Log),
 }
 
@@ -61,25 +63,6 @@ impl Source {
         Admission::of_log(self.incarnation, self.partitions, self.binds_macs, &self.key, partition)
     }
 
-    /// The same rules for applying the journal from where `meta` stands, with the records
-    /// behind it that operators have skipped.
-    ///
-    /// # Errors
-    /// When the journal cannot be read.
-    pub fn admission(&self, partition: u32, meta: &CheckpointMeta) -> Result<Admission, Error> {
-        let mut admission = self.rules(partition);
-        // The consumer `replay` may be reading this partition already.
-        let mut journal_reader =
-            self.reader_for("look-ahead", TopicPartition { topic: Topic::Events, partition }, meta.next);
-        loop {
-            let records = journal_reader.read()?;
-            if records.is_empty() {
-                return Ok(admission);
-            }
-            records.iter().for_each(|record| admission.look_ahead(meta.bound_macs_from, record));
-        }
-    }
-
     /// Records of a partition from an offset on, up to the end.
     pub fn journal_reader(&self, at: TopicPartition, from: u64) -> JournalReader {
         self.reader_for("replay", at, from)
@@ -87,9 +70,10 @@ impl Source {
 
     /// On brokers each purpose has a consumer of its own, which reads a partition
     /// at one place.
-    fn reader_for(&self, purpose: &'static str, at: TopicPartition, from: u64) -> JournalReader {
+    pub(super) fn reader_for(&self, purpose: &'static str, at: TopicPartition, from: u64) -> JournalReader {
         let records = match &self.place {
             LogSource::Files(dir) => RecordSource::Files(Follower::from(dir, at, from)),
+            LogSource::Own(log) => RecordSource::Own(log.clone()),
             LogSource::Brokers(log) => {
                 let notify = Arc::new(Notify::default());
                 RecordSource::Brokers { reader: log.reader(purpose, notify.clone()), notify }
@@ -105,7 +89,7 @@ impl Source {
     pub fn bounds(&self, at: TopicPartition) -> Result<Watermarks, Error> {
         match &self.place {
             LogSource::Files(dir) => Follower::bounds(dir, at).map_err(read_error),
-            LogSource::Brokers(log) => {
+            LogSource::Own(log) | LogSource::Brokers(log) => {
                 let bounds = log.bounds(at)?;
                 let begins = if at.topic == Topic::Events { log.begins(at.partition) } else { 0 };
                 Ok(Watermarks { start: bounds.start.max(begins), end: bounds.end })
@@ -120,7 +104,7 @@ impl Source {
     pub fn offset_at(&self, at: TopicPartition, time: Millis) -> Result<u64, Error> {
         match &self.place {
             LogSource::Files(dir) => Follower::offset_at(dir, at, time).map_err(read_error),
-            LogSource::Brokers(log) => Ok(log.offset_at(at, time)?),
+            LogSource::Own(log) | LogSource::Brokers(log) => Ok(log.offset_at(at, time)?),
         }
     }
 
@@ -164,21 +148,55 @@ impl Source {
     /// # Errors
     /// When what was before the journal's beginning is known from no snapshot.
     pub fn begin(&self, partition: u32, time: Millis, into: &Path) -> Result<StartingState, Error> {
-        let (start, usable) = self.usable(partition)?;
-        let earliest = usable.last().map(|manifest| manifest.subject.created_at);
-        for manifest in usable.into_iter().filter(|manifest| manifest.subject.created_at <= time) {
-            let restored = self.restored(&manifest, into)?.filter(|(_, meta)| meta.now <= time);
-            if let Some((store, meta)) = restored {
-                return Ok(StartingState { store, meta, snapshot: Some(manifest) });
+        let usable = self.usable(partition)?;
+        self.begin_with(partition, time, usable, |manifest| self.open(manifest, time, into))
+    }
+
+    /// The same with states that `open` makes: of a snapshot, unless it turns out to be
+    /// damaged or too late, or the empty one. `usable` is what [`Source::usable`] says.
+    ///
+    /// # Errors
+    /// As [`Source::begin`].
+    pub(super) fn begin_with<T>(
+        &self,
+        partition: u32,
+        time: Millis,
+        (start, usable): (u64, Vec<Manifest>),
+        mut open: impl FnMut(Option<&Manifest>) -> Result<Option<T>, Error>,
+    ) -> Result<T, Error> {
+        for manifest in usable.iter().filter(|manifest| manifest.subject.created_at <= time) {
+            if let Some(opened) = open(Some(manifest))? {
+                return Ok(opened);
             }
-            std::fs::remove_dir_all(into)?;
         }
-        self.begin_empty(partition, start, into).map_err(|error| match (error, earliest) {
-            (why, Some(earliest)) if why.kind() == ErrorKind::Refused => {
-                Error::refused(format!("{why}. The earliest that can be begun with is of {}", format_time(earliest)))
-            }
-            (error, _) => error,
-        })
+        let untrimmed = refuse_trimmed(TopicPartition { topic: Topic::Events, partition }, start);
+        untrimmed.map_err(|why| match usable.last() {
+            Some(earliest) => Error::refused(format!(
+                "{why}. The earliest that can be begun with is of {}",
+                format_time(earliest.subject.created_at)
+            )),
+            None => why,
+        })?;
+        open(None)?.ok_or_else(|| Error::failed("the state before the first record cannot be made"))
+    }
+
+    /// The state of a snapshot, or the empty one, in a new store; `None` when the snapshot
+    /// is damaged, or of after `time`.
+    ///
+    /// # Errors
+    /// When it cannot be fetched, or the store cannot be made.
+    pub(super) fn open(
+        &self,
+        manifest: Option<&Manifest>,
+        time: Millis,
+        into: &Path,
+    ) -> Result<Option<StartingState>, Error> {
+        let Some(manifest) = manifest else { return self.empty(into).map(Some) };
+        if let Some((store, meta)) = self.restored(manifest, into)?.filter(|(_, meta)| meta.now <= time) {
+            return Ok(Some(StartingState { store, meta, snapshot: Some(manifest.clone()) }));
+        }
+        std::fs::remove_dir_all(into)?;
+        Ok(None)
     }
 
     /// The earliest state: an empty one where the journal has its beginning, else that of
@@ -199,27 +217,37 @@ impl Source {
 
     /// Where the journal begins, and the snapshots that it goes on from, the furthest
     /// first.
-    fn usable(&self, partition: u32) -> Result<(u64, Vec<Manifest>), Error> {
+    ///
+    /// # Errors
+    /// When the journal or the snapshots cannot be read.
+    pub(super) fn usable(&self, partition: u32) -> Result<(u64, Vec<Manifest>), Error> {
         let start = self.bounds(TopicPartition { topic: Topic::Events, partition })?.start;
-        let mut usable = match self.snapshots(partition) {
+        let listed = match self.snapshots(partition) {
             Err(error) if start == 0 => {
                 tracing::warn!(%error, "snapshots cannot be listed; the journal is read from its beginning");
                 Vec::new()
             }
             listed => listed?,
         };
-        usable.retain(|manifest| manifest.subject.position >= start);
-        Ok((start, usable))
+        Ok((start, going_on_from(start, listed)))
+    }
+
+    /// The same of snapshots that were listed before.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub(super) fn usable_of(&self, partition: u32, listed: Vec<Manifest>) -> Result<(u64, Vec<Manifest>), Error> {
+        let start = self.bounds(TopicPartition { topic: Topic::Events, partition })?.start;
+        Ok((start, going_on_from(start, listed)))
     }
 
     fn begin_empty(&self, partition: u32, start: u64, into: &Path) -> Result<StartingState, Error> {
-        let at = TopicPartition { topic: Topic::Events, partition };
-        if start > 0 {
-            return Err(Error::refused(format!(
-                "{at} begins at {start}: what was before has been trimmed, and no snapshot from before that time is \
-                 there that these rules (version {LOGIC_VERSION}) can begin with"
-            )));
-        }
+        refuse_trimmed(TopicPartition { topic: Topic::Events, partition }, start)?;
+        self.empty(into)
+    }
+
+    /// The state before the first record.
+    fn empty(&self, into: &Path) -> Result<StartingState, Error> {
         let meta = CheckpointMeta::new(self.incarnation, self.partitions, LOGIC_VERSION);
         Ok(StartingState { store: self.store(into)?, meta, snapshot: None })
     }
@@ -252,10 +280,28 @@ impl Source {
     }
 }
 
-/// Damage refuses a start; for a process that only reads, it is a failure.
+/// Those that a journal which begins at `start` goes on from.
+fn going_on_from(start: u64, mut listed: Vec<Manifest>) -> Vec<Manifest> {
+    listed.retain(|manifest| manifest.subject.position >= start);
+    listed
+}
+
+fn refuse_trimmed(at: TopicPartition, start: u64) -> Result<(), Error> {
+    if start == 0 {
+        return Ok(());
+    }
+    Err(Error::refused(format!(
+        "{at} begins at {start}: what was before has been trimmed, and no snapshot from before that time is there that \
+         these rules (version {LOGIC_VERSION}) can begin with"
+    )))
+}
+
+/// Damage refuses a start; for a process that only reads, it is a failure. What was trimmed
+/// while it was read cannot be told any more.
 fn read_error(error: askwhen_log::Error) -> Error {
     match error {
         askwhen_log::Error::Damaged { .. } => Error::failed(error),
+        askwhen_log::Error::Trimmed { .. } => Error::refused(error),
         error => error.into(),
     }
 }
@@ -266,6 +312,7 @@ fn unreachable(error: bucket::Error) -> Error {
 
 enum RecordSource {
     Files(Follower),
+    Own(Log),
     Brokers { reader: Reader, notify: Arc<Notify> },
 }
 
@@ -302,6 +349,7 @@ impl JournalReader {
                 }
                 records
             }
+            RecordSource::Own(log) => log.read(self.at, self.next, READ_BYTES).map_err(read_error)?,
             RecordSource::Brokers { reader, notify } => loop {
                 let chunk = reader.read(self.at, self.next, READ_BYTES)?;
                 if !chunk.records.is_empty() || chunk.at_end {

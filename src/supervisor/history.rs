@@ -7,6 +7,7 @@ use crate::bridge::history::{
 };
 use crate::replay::backtest::{self, Assumptions, Plan};
 use crate::replay::explain::{self, AssumedTrigger, Question};
+use crate::replay::starts::Starts;
 use crate::replay::timeline::{self, TimelineQuery};
 use crate::replay::{Error, ErrorKind, Progress, Source};
 use askwhen_domain::time::{self, Millis};
@@ -14,6 +15,8 @@ use askwhen_wire::definition;
 
 pub struct JournalHistory {
     pub source: Source,
+    /// What explanations begin with.
+    pub starts: Starts,
     pub has_test_clock: bool,
 }
 
@@ -25,7 +28,12 @@ impl JournalLookup for JournalHistory {
             properties: assumed.properties,
             context: assumed.context,
         });
-        explain::explain(&self.source, &Question { project, user_id, at, trigger }, |_| {}).map_err(history_error)
+        let question = Question { project, user_id, at, trigger };
+        explain::explain(&self.source, &self.starts, &question, |_| {}).map_err(|error| {
+            // A folder with a kept state may have been cleared away.
+            self.starts.forget();
+            history_error(error)
+        })
     }
 
     fn timeline(&self, request: TimelineRequest) -> Result<Vec<TimelineEntry>, HistoryError> {

@@ -58,7 +58,7 @@ pub fn promote(config: &Config, dir: &Path, options: RunOptions, progress: &Prog
     let shadow = Shadow::open(&source, dir)?;
     let promotion = Promotion { config, source: &source, shadow: &shadow, options, progress };
     match &source.place {
-        LogSource::Files(_) => promotion.on_this_machine(),
+        LogSource::Files(_) | LogSource::Own(_) => promotion.on_this_machine(),
         LogSource::Brokers(log) => promotion.in_snapshots(log.partitions()),
     }
 }

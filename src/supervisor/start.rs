@@ -30,6 +30,7 @@ use crate::config::{self, Config, Key, Retention};
 use crate::console::{Console, RowRetention};
 use crate::delivery;
 use crate::engine::CacheLimit;
+use crate::replay::starts::Starts;
 use crate::replay::{Error, LogSource, Source};
 use askwhen_log::disk::Disk;
 use askwhen_log::{Embedded, Kafka, Log};
@@ -385,8 +386,8 @@ impl Foundation {
     /// The journal, to be read beside those who write it.
     fn history(&self) -> HistoryReader {
         let place = match &self.log {
-            Log::Embedded(_) => LogSource::Files(self.config.data_dir.join("log")),
-            log => LogSource::Brokers(log.clone()),
+            Log::Kafka(_) => LogSource::Brokers(self.log.clone()),
+            log => LogSource::Own(log.clone()),
         };
         let source = Source {
             key: self.key.clone(),
@@ -397,7 +398,7 @@ impl Foundation {
             repository: repository(&self.config),
             shared: self.shared.clone(),
         };
-        let history = JournalHistory { source, has_test_clock: self.options.test_clock };
+        let history = JournalHistory { source, starts: Starts::default(), has_test_clock: self.options.test_clock };
         HistoryReader { history: Arc::new(history), turns: tokio::sync::Semaphore::new(bridge::history::MAX_READERS) }
     }
 

@@ -252,6 +252,56 @@ async fn every_version_of_a_survey_says_when_and_by_whom() {
     }
 }
 
+/// A server keeps the states that it has begun with, and passes over the records of others;
+/// the command line begins anew each time. Both say the same of every moment, before and
+/// behind every snapshot.
+#[tokio::test(flavor = "multi_thread")]
+async fn explanations_over_http_are_those_of_the_command_line() {
+    const USERS: [&str; 6] = ["u1", "u11", "zoë", "a\"b", "a b&c", "later"];
+    let server = Server::start().await;
+    server.put("/v1/surveys/s", survey("S")).await;
+    let mut moments = Vec::new();
+    for round in 0..4 {
+        for (n, user) in USERS.iter().enumerate().filter(|(n, _)| round > 1 || *n < 5) {
+            server.event(user, "ended_sleep", json!({"round": round, "other": USERS[(n + 1) % 6]})).await;
+            if (round + n) % 2 == 0 {
+                server.trigger(user, "Main").await;
+            }
+            server.advance("1m").await;
+        }
+        if round == 2 {
+            let alias = server.post("/v1/users/u1/aliases", json!({"alias": "later"})).await;
+            assert_eq!(alias.status, 200, "{}", alias.body);
+        }
+        moments.push(server.get("/v1/users/u1/explain").await.body["at"].as_str().unwrap().to_owned());
+        if round < 3 {
+            let taken = server.call(&server.admin, Method::POST, "/v1/snapshots", None).await;
+            assert_eq!(taken.status, 200, "{}", taken.body);
+        }
+        // A third of them each time, so that each user is explained before and behind snapshots.
+        let all = USERS.iter().flat_map(|user| moments.iter().map(move |at| (*user, at)));
+        for (user, at) in all.skip(round % 3).step_by(3) {
+            let name: String = url::form_urlencoded::byte_serialize(user.as_bytes()).collect();
+            let name = name.replace('+', "%20");
+            let mut by_http = server.get(&format!("/v1/users/{name}/explain?trigger=Main&at={at}")).await.body;
+            let arguments =
+                ["--data-dir", "data", "--output", "json", "explain", user, "--trigger", "Main", "--at", at];
+            let (code, out, error) = askwhen(server.dir.path(), &arguments);
+            assert_eq!(code, Some(0), "{error}");
+            let mut by_verb: Value = serde_json::from_str(&out).unwrap();
+            for said in [&mut by_http, &mut by_verb] {
+                // How much was read depends on the state that was begun with.
+                for member in ["records", "snapshot"] {
+                    assert!(said.as_object_mut().unwrap().remove(member).is_some(), "{said}");
+                }
+            }
+            assert_eq!(by_http, by_verb, "{user} at {at}, round {round}");
+        }
+    }
+    let alias = server.get("/v1/users/later/explain").await.body;
+    assert_eq!(alias["user_id"], "u1", "{alias}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_past_of_a_user_is_told_over_http() {
     let receiver = Receiver::start(&[]).await;

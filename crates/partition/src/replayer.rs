@@ -68,6 +68,18 @@ impl<M: Machine> Replayer<M> {
         }
     }
 
+    /// Goes past a record that is of no effect on what is looked at.
+    pub fn pass_over(&mut self, record: &Record) {
+        self.admission.pass_time(&mut self.meta, record);
+        self.meta.next = record.offset + 1;
+        self.meta.crc = record.crc;
+    }
+
+    /// See [`Admission::may_concern`].
+    pub fn may_concern(&self, record: &Record, user_id: &str) -> bool {
+        self.admission.may_concern(record, user_id)
+    }
+
     pub fn machine(&self) -> &M {
         &self.machine
     }

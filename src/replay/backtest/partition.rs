@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::super::{Error, JournalReader, Source, StartingState};
+use super::super::{Error, JournalReader, Source, StartingState, look_ahead};
 use super::plan::Plan;
 use crate::engine::Engine;
 use askwhen_domain::time::Millis;
@@ -39,7 +39,11 @@ impl PartitionRun {
         let runs = source.partitions as usize * (plan.versions.len() + 1);
         let mut engine = Engine::open(store.clone(), partition, source.partitions, CACHED_BYTES / runs)?;
         engine.watch(&plan.project);
-        Ok(PartitionRun { replayer: Replayer::new(source.admission(partition, &meta)?, meta, engine), store, runs })
+        Ok(PartitionRun {
+            replayer: Replayer::new(look_ahead::admission(source, partition, &meta)?, meta, engine),
+            store,
+            runs,
+        })
     }
 
     /// Keeps what is in memory within bounds.

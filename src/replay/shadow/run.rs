@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::super::recorded::Recorded;
-use super::super::{Error, Progress, Source};
+use super::super::{Error, Progress, Source, look_ahead};
 use super::Shadow;
 use super::notes::{COUNTS, Counts, DifferenceFile, Notes, OPEN, UnrecordedDecision, load};
 use super::options::{CACHED_BYTES, RunOptions, RunReport};
@@ -104,7 +104,7 @@ impl Shadow {
         notes.recorded.forget(next);
         let engine =
             Engine::open(store.clone(), partition, source.partitions, CACHED_BYTES / source.partitions as usize)?;
-        let mut replayer = Replayer::new(source.admission(partition, &meta)?, meta, engine);
+        let mut replayer = Replayer::new(look_ahead::admission(source, partition, &meta)?, meta, engine);
         let mut journal_reader = source.journal_reader(TopicPartition { topic: Topic::Events, partition }, next);
         let mut written = Instant::now();
         while replayer.meta.next < end && !failed.load(Ordering::Acquire) {

@@ -1,0 +1,142 @@
+//! The states that explanations begin with. A server keeps those that it has restored: the
+//! next explanation then costs the records behind the snapshot, not the snapshot.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::look_ahead::LookAhead;
+use super::{Error, Source, StartingState};
+use askwhen_domain::time::Millis;
+use askwhen_partition::admission::Admission;
+use askwhen_store::snapshot::Manifest;
+
+/// How many states are kept of a partition: the newest, and one of the past.
+const KEPT_OF_PARTITION: usize = 2;
+/// The most bytes of snapshots that are kept; the last used one always is.
+const KEPT_BYTES: u64 = 1 << 30;
+/// A kept state is taken where a newer snapshot is not further ahead than so many records:
+/// to go past them is cheaper than to restore it.
+const PASSED_RECORDS: u64 = 50_000;
+/// How long the list of a partition's snapshots counts as current.
+const LISTED_FOR: Duration = Duration::from_secs(60);
+
+/// A state, and what is known of the journal behind it.
+pub struct Start {
+    pub state: StartingState,
+    ahead: Mutex<LookAhead>,
+    /// Holds the store. It is removed after the last user of the store has gone.
+    _folder: tempfile::TempDir,
+}
+
+impl Start {
+    /// The rules by which the journal behind the state is applied, and whether it gives a
+    /// project quotas or caps.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub fn look_ahead(&self, source: &Source, project: &str) -> Result<(Admission, bool), Error> {
+        let mut ahead = self.ahead.lock().expect("no panic holds this lock");
+        ahead.go_on(source)?;
+        Ok((ahead.admission.clone(), ahead.limits(project)))
+    }
+}
+
+/// The states of all partitions that are kept.
+#[derive(Default)]
+pub struct Starts {
+    kept: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    /// The last used one last.
+    starts: Vec<KeptStart>,
+    /// The snapshots of a partition, and when they were listed.
+    listed: BTreeMap<u32, (Instant, Vec<Manifest>)>,
+}
+
+struct KeptStart {
+    partition: u32,
+    start: Arc<Start>,
+}
+
+impl KeptStart {
+    fn bytes(&self) -> u64 {
+        self.start.state.snapshot.as_ref().map_or(0, Manifest::bytes)
+    }
+}
+
+impl Starts {
+    /// The state of a partition before `time`, as [`Source::begin`] finds it, or one that
+    /// is kept and a little older.
+    ///
+    /// # Errors
+    /// As [`Source::begin`].
+    pub fn begin(&self, source: &Source, partition: u32, time: Millis) -> Result<Arc<Start>, Error> {
+        let mut kept = self.kept.lock().expect("no panic holds this lock");
+        let (first, usable) = kept.usable(source, partition)?;
+        let newest = usable.iter().find(|manifest| manifest.subject.created_at <= time);
+        let wanted = newest.map_or(0, |manifest| manifest.subject.position);
+        if let Some(start) = kept.take(partition, time, (first.max(wanted.saturating_sub(PASSED_RECORDS)), wanted)) {
+            return Ok(start);
+        }
+        let start = source.begin_with(partition, time, (first, usable), |manifest| {
+            let folder = tempfile::tempdir()?;
+            let state = source.open(manifest, time, &folder.path().join("store"))?;
+            Ok(state.map(|state| {
+                let ahead = Mutex::new(LookAhead::new(source, partition, &state.meta));
+                Arc::new(Start { state, ahead, _folder: folder })
+            }))
+        })?;
+        kept.keep(partition, start.clone());
+        Ok(start)
+    }
+
+    /// Forgets what is kept: what could not be read may be missing there.
+    pub fn forget(&self) {
+        *self.kept.lock().expect("no panic holds this lock") = Kept::default();
+    }
+}
+
+impl Kept {
+    /// Where the journal begins, and the snapshots that it goes on from, the furthest first.
+    fn usable(&mut self, source: &Source, partition: u32) -> Result<(u64, Vec<Manifest>), Error> {
+        if let Some((listed_at, manifests)) = self.listed.get(&partition)
+            && listed_at.elapsed() < LISTED_FOR
+        {
+            let (first, usable) = source.usable_of(partition, manifests.clone())?;
+            if first == 0 || !usable.is_empty() {
+                return Ok((first, usable));
+            }
+        }
+        let (first, usable) = source.usable(partition)?;
+        self.listed.insert(partition, (Instant::now(), usable.clone()));
+        Ok((first, usable))
+    }
+
+    /// The furthest state of a partition from before a time whose position is in a span.
+    fn take(&mut self, partition: u32, time: Millis, (from, to): (u64, u64)) -> Option<Arc<Start>> {
+        let position = |kept: &KeptStart| kept.start.state.meta.next;
+        let fits = |kept: &&KeptStart| {
+            kept.partition == partition && kept.start.state.meta.now <= time && (from..=to).contains(&position(kept))
+        };
+        let found = self.starts.iter().filter(fits).max_by_key(|kept| position(kept))?.start.clone();
+        // It is the last used one now.
+        self.starts.sort_by_key(|kept| Arc::ptr_eq(&kept.start, &found));
+        Some(found)
+    }
+
+    fn keep(&mut self, partition: u32, start: Arc<Start>) {
+        self.starts.push(KeptStart { partition, start });
+        let of_partition = |kept: &KeptStart| kept.partition == partition;
+        if self.starts.iter().filter(|kept| of_partition(kept)).count() > KEPT_OF_PARTITION
+            && let Some(oldest) = self.starts.iter().position(of_partition)
+        {
+            self.starts.remove(oldest);
+        }
+        while self.starts.len() > 1 && self.starts.iter().map(KeptStart::bytes).sum::<u64>() > KEPT_BYTES {
+            self.starts.remove(0);
+        }
+    }
+}
