@@ -83,7 +83,7 @@ pub fn yaml_files(bytes: &[u8]) {
     match yaml::documents(text) {
         Ok(documents) => {
             for document in documents {
-                assert!(document.lines.values().all(|line| (1..=most).contains(line)), "{:?}", document.lines);
+                assert!(document.lines.0.values().all(|line| (1..=most).contains(line)), "{:?}", document.lines);
                 definitions(&document.value);
             }
         }

@@ -221,7 +221,15 @@ fn unsupported_type() -> Problem {
 /// The character set of a body whose type is JSON: `application/json` or `+json`, with
 /// parameters.
 fn charset(headers: &HeaderMap, plain_text: bool) -> Result<Charset, Problem> {
-    let given = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).ok_or_else(unsupported_type)?;
+    // A beacon of bytes or of an untyped blob says no type.
+    let given = match headers.get(CONTENT_TYPE) {
+        Some(given) => given.to_str().map_err(|_| unsupported_type())?,
+        None if plain_text => "text/plain",
+        None => return Err(unsupported_type()),
+    };
+    // Some clients and proxies add the same type a second time.
+    let mut stated = given.split(',').map(str::trim);
+    let given = stated.next().filter(|first| stated.all(|more| more == *first)).ok_or_else(unsupported_type)?;
     let mut parts = given.split(';').map(str::trim);
     let kind = parts.next().unwrap_or_default().to_ascii_lowercase();
     let suffixed = kind.strip_prefix("application/").is_some_and(|rest| rest.len() > 5 && rest.ends_with("+json"));
@@ -249,7 +257,7 @@ fn encoding(headers: &HeaderMap) -> Result<Encoding, Problem> {
     let encoding = match all.next().map(|v| v.to_str().unwrap_or_default().trim().to_ascii_lowercase()) {
         None => Encoding::Identity,
         Some(name) => match name.as_str() {
-            "identity" => Encoding::Identity,
+            "" | "identity" => Encoding::Identity,
             "gzip" | "x-gzip" => Encoding::Gzip,
             "zstd" => Encoding::Zstd,
             _ => return Err(refuse()),

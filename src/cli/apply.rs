@@ -51,11 +51,16 @@ pub fn validate(args: &ValidateArgs, format: Format) -> Result<(), Failure> {
     let mut settings = all.iter().filter(|defined| defined.kind == Kind::Settings);
     let settings = settings.next().filter(|_| settings.next().is_none());
     let settings = settings.and_then(|defined| definition::settings(&defined.body).ok()).unwrap_or_default();
+    let mut faults = Vec::new();
     for defined in all.iter().filter(|defined| defined.kind == Kind::Survey) {
-        let faults = definition::survey_under(&defined.body, None, &settings).err().unwrap_or_default();
-        if let Some(fault) = faults.first() {
-            return Err(Failure::usage(format!("{}: {}: {}", defined.place, fault.pointer, fault.detail)));
-        }
+        let found = definition::survey_under(&defined.body, None, &settings).err().unwrap_or_default();
+        let told = |fault: &definition::Fault| {
+            format!("{}: {}: {}", defined.place_of(&fault.pointer), fault.pointer, fault.detail)
+        };
+        faults.extend(found.iter().map(told));
+    }
+    if !faults.is_empty() {
+        return Err(Failure::usage(faults.join("\n")));
     }
     let warnings = warnings(&all, now);
     match format {

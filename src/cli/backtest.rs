@@ -5,13 +5,13 @@ use clap::Args;
 use std::path::PathBuf;
 
 use super::context::{BrokerArgs, Context, Failure, Format};
+use super::moment::Moment;
 use super::{files, output, progress, serve};
 use crate::replay::backtest::report::{self, number};
 use crate::replay::backtest::tally::Counts;
 use crate::replay::backtest::{self, Assumptions, Outcome, Plan};
 use crate::supervisor;
 use askwhen_domain::time::{self, Millis};
-use askwhen_process::clock::Clock;
 use askwhen_wire::definition::{self, Kind};
 use askwhen_wire::record::DEFAULT_PROJECT;
 
@@ -21,12 +21,12 @@ pub struct BacktestArgs {
     /// active. A survey that is defined twice is tried in two versions, which are compared
     #[arg(short, long = "file", value_name = "FILE", required = true, num_args = 1..)]
     file: Vec<PathBuf>,
-    /// From this time on they are active: RFC 3339 with a zone, or so long ago, such as 30d
+    /// From then on they are active: a time, a date, or so long ago, such as 30d
     #[arg(long, value_name = "TIME")]
-    from: String,
+    from: Moment,
     /// Up to this time; left out, up to now
     #[arg(long, value_name = "TIME")]
-    to: Option<String>,
+    to: Option<Moment>,
     /// How many of the offers that were not really made are answered: none, rate=0.3, always
     #[arg(long, value_name = "SHARE", default_value = "none")]
     answers: String,
@@ -84,9 +84,7 @@ pub async fn run(context: &Context, args: &BacktestArgs) -> Result<(), Failure> 
 }
 
 fn plan(args: &BacktestArgs) -> Result<Plan, Failure> {
-    let now = Clock::new().wall();
-    let from = moment("--from", &args.from, now)?;
-    let to = args.to.as_ref().map(|text| moment("--to", text, now)).transpose()?.unwrap_or(Millis::MAX);
+    let to = args.to.map_or(Millis::MAX, |to| to.0);
     let answered = match args.answers.as_str() {
         "none" => 0.0,
         "always" => 1.0,
@@ -117,21 +115,12 @@ fn plan(args: &BacktestArgs) -> Result<Plan, Failure> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     Ok(Plan {
         project: args.project.clone(),
-        from,
+        from: args.from.0,
         to,
         versions,
         assumptions: Assumptions { displayed, answered, alone: args.alone },
         threads: args.threads.map_or(cores, usize::from),
     })
-}
-
-/// Parses a time, or a span before now.
-pub fn moment(flag: &str, text: &str, now: Millis) -> Result<Millis, Failure> {
-    if let Ok(span) = time::parse_duration(text) {
-        return Ok(now - span);
-    }
-    time::parse_time(text)
-        .map_err(|wanted| Failure::usage(format!("{flag} must be a duration such as 30d, or {wanted}")))
 }
 
 fn print(outcome: &Outcome) {

@@ -5,9 +5,9 @@ use serde_json::Value;
 use std::time::Duration;
 
 use super::context::{Context, Failure, ServerArgs};
+use super::moment::Moment;
 use crate::bridge::auth::Kind;
 use crate::supervisor;
-use askwhen_domain::time;
 
 pub struct Client {
     http: reqwest::Client,
@@ -216,24 +216,8 @@ pub fn part(text: &str) -> String {
     percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
 }
 
-/// Whether an option is a time; one that is not given is none.
-///
-/// # Errors
-/// When it is something else.
-pub fn check_time(name: &str, text: Option<&str>) -> Result<(), Failure> {
-    let parsed = text.map_or(Ok(0), time::parse_time);
-    parsed.map(drop).map_err(|wanted| Failure::usage(format!("--{name} must be {wanted}")))
-}
-
 /// The query of a span of time, from the options --since and --until.
-///
-/// # Errors
-/// When one of them is no time.
-pub fn span_query(since: Option<&str>, until: Option<&str>) -> Result<Vec<String>, Failure> {
-    let given = [("since", since), ("until", until)].into_iter().filter_map(|(name, text)| Some((name, text?)));
-    let query = given.map(|(name, text)| {
-        check_time(name, Some(text))?;
-        Ok(format!("{name}={}", part(text)))
-    });
-    query.collect()
+pub fn span_query(since: Option<Moment>, until: Option<Moment>) -> Vec<String> {
+    let given = [("since", since), ("until", until)].into_iter();
+    given.filter_map(|(name, moment)| Some(format!("{name}={}", part(&moment?.to_string())))).collect()
 }

@@ -4,8 +4,9 @@ use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::client::{Client, check_time, part};
+use super::client::{Client, part, span_query};
 use super::context::{Context, Failure, Format, ServerArgs};
+use super::moment::Moment;
 use super::{job, output};
 use crate::bridge::auth::Kind;
 use askwhen_domain::webhook::rate::Rate;
@@ -34,12 +35,12 @@ enum DeliveriesCommand {
         /// About this user
         #[arg(long, value_name = "ID")]
         user: Option<String>,
-        /// Created from this time on: RFC 3339 with a zone
+        /// Created from this time on: a time, a date, or so long ago, such as 7d
         #[arg(long, value_name = "TIME")]
-        since: Option<String>,
+        since: Option<Moment>,
         /// Created before this time
         #[arg(long, value_name = "TIME")]
-        until: Option<String>,
+        until: Option<Moment>,
         /// How many at most
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
         limit: u32,
@@ -52,12 +53,12 @@ enum DeliveriesCommand {
     Recover {
         #[arg(long, value_name = "ID")]
         endpoint: String,
-        /// Created from this time on: RFC 3339 with a zone
+        /// Created from this time on: a time, a date, or so long ago, such as 7d
         #[arg(long, value_name = "TIME")]
-        since: String,
+        since: Moment,
         /// Created before this time
         #[arg(long, value_name = "TIME")]
-        until: Option<String>,
+        until: Option<Moment>,
         /// How many at most in a span, such as 100/s
         #[arg(long)]
         rate: Option<Rate>,
@@ -70,12 +71,12 @@ enum DeliveriesCommand {
     Backfill {
         #[arg(long, value_name = "ID")]
         endpoint: String,
-        /// Answered from this time on: RFC 3339 with a zone
+        /// Answered from this time on: a time, a date, or so long ago, such as 7d
         #[arg(long, value_name = "TIME")]
-        since: String,
+        since: Moment,
         /// Answered before this time
         #[arg(long, value_name = "TIME")]
-        until: Option<String>,
+        until: Option<Moment>,
         /// Say how many there are, and send nothing
         #[arg(long)]
         dry_run: bool,
@@ -92,18 +93,9 @@ pub async fn run(context: &Context, args: &DeliveriesArgs) -> Result<(), Failure
     let client = Client::new(context, &args.server, Kind::Admin)?;
     match &args.what {
         DeliveriesCommand::List { endpoint, status, survey, user, since, until, limit } => {
-            let filters = [
-                ("endpoint_id", endpoint),
-                ("status", status),
-                ("survey_id", survey),
-                ("user_id", user),
-                ("since", since),
-                ("until", until),
-            ];
-            for (name, value) in &filters[4..] {
-                check_time(name, value.as_deref())?;
-            }
-            let filters = filters.iter().filter_map(|(name, value)| Some(format!("&{name}={}", part(value.as_ref()?))));
+            let filters = [("endpoint_id", endpoint), ("status", status), ("survey_id", survey), ("user_id", user)];
+            let filters = filters.iter().filter_map(|(name, value)| Some(format!("{name}={}", part(value.as_ref()?))));
+            let filters = filters.chain(span_query(*since, *until)).map(|filter| format!("&{filter}"));
             list(context, &client, &filters.collect::<String>(), *limit as usize).await
         }
         DeliveriesCommand::Show { delivery } => {
@@ -121,14 +113,14 @@ pub async fn run(context: &Context, args: &DeliveriesArgs) -> Result<(), Failure
         }
         DeliveriesCommand::Recover { endpoint, since, until, rate, detach } => {
             let rate = rate.map(String::from);
-            let request = job::request("recover", endpoint, span(since, until.as_deref())?, rate);
+            let request = job::request("recover", endpoint, span(*since, *until), rate);
             let answer = job::run(&client, &request, *detach).await?;
             output::answer(context.format, &answer, &summary(&answer, "deliveries", "sent again"));
             Ok(())
         }
         DeliveriesCommand::Backfill { endpoint, since, until, dry_run, rate, detach } => {
             let rate = rate.map(String::from);
-            let request = job::request("backfill", endpoint, span(since, until.as_deref())?, rate);
+            let request = job::request("backfill", endpoint, span(*since, *until), rate);
             if *dry_run {
                 let answer = job::count(&client, &request).await?;
                 output::answer(context.format, &answer, &format!("{} messages would be sent", answer["count"]));
@@ -151,14 +143,12 @@ fn summary(job: &Value, what: &str, done: &str) -> String {
     }
 }
 
-fn span(since: &str, until: Option<&str>) -> Result<Value, Failure> {
-    check_time("since", Some(since))?;
-    check_time("until", until)?;
-    let mut body = json!({"since": since});
+fn span(since: Moment, until: Option<Moment>) -> Value {
+    let mut body = json!({"since": since.to_string()});
     if let Some(until) = until {
-        body["until"] = until.into();
+        body["until"] = until.to_string().into();
     }
-    Ok(body)
+    body
 }
 
 async fn list(context: &Context, client: &Client, filters: &str, limit: usize) -> Result<(), Failure> {

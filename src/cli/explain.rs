@@ -6,13 +6,13 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
 use super::context::{BrokerArgs, Context, Failure, Format};
+use super::moment::Moment;
 use super::{output, serve};
 use crate::replay::explain::{self, AssumedTrigger, Question};
 use crate::replay::starts::Starts;
 use crate::supervisor;
 use askwhen_domain::id;
 use askwhen_domain::record;
-use askwhen_domain::time;
 use askwhen_wire::json;
 use askwhen_wire::record::DEFAULT_PROJECT;
 
@@ -26,9 +26,9 @@ pub struct ExplainArgs {
     /// Imagine this frontend trigger: what would be offered, and why not the others
     #[arg(long, value_name = "TRIGGER")]
     trigger: Option<String>,
-    /// As it was known at this time: RFC 3339 with a zone; left out, now
+    /// As it was known then: a time, a date, or so long ago, such as 2h; left out, now
     #[arg(long, value_name = "TIME")]
-    at: Option<String>,
+    at: Option<Moment>,
     #[arg(long, default_value = DEFAULT_PROJECT)]
     project: String,
     /// Properties of the trigger, as JSON
@@ -79,8 +79,6 @@ fn question(args: &ExplainArgs) -> Result<Question, Failure> {
             return Err(Failure::usage(format!("{name} {why}")));
         }
     }
-    let at = args.at.as_ref().map(|text| time::parse_time(text)).transpose();
-    let at = at.map_err(|wanted| Failure::usage(format!("--at must be {wanted}")))?;
     let properties =
         json::check(args.properties.as_bytes()).map_err(|e| Failure::usage(format!("--properties: {e}")))?;
     if !properties.starts_with('{') {
@@ -95,7 +93,7 @@ fn question(args: &ExplainArgs) -> Result<Question, Failure> {
     };
     let assumed = |trigger| AssumedTrigger { trigger, properties: properties.to_owned(), context };
     let trigger = args.trigger.clone().map(assumed);
-    Ok(Question { project: args.project.clone(), user_id: args.user.clone(), at, trigger })
+    Ok(Question { project: args.project.clone(), user_id: args.user.clone(), at: args.at.map(|at| at.0), trigger })
 }
 
 fn print(explained: &Value, trigger: Option<&str>) {

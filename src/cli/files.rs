@@ -9,11 +9,14 @@ use askwhen_wire::definition::{self, Fault, Kind, Target};
 /// Members that may be `{env: NAME}` or `{file: PATH}` instead of a value.
 const REFERENCES: [&str; 4] = ["/secret", "/tls/ca", "/tls/client_cert", "/tls/client_key"];
 
+/// What is said of a fault whose member holds such quotes.
+const TYPOGRAPHIC: &str = "; YAML knows no “typographic” quotes: write \"straight\" ones";
+
 /// One definition of a file.
 pub struct FileDefinition {
     pub place: String,
-    /// File and line of each of [`REFERENCES`].
-    pub places: [String; 4],
+    file: String,
+    lines: definition::yaml::Lines,
     /// The folder to which paths of its references are relative.
     pub folder: PathBuf,
     pub kind: Kind,
@@ -27,7 +30,8 @@ impl FileDefinition {
     /// # Errors
     /// Exit code 2 when it is not there.
     pub fn look_up(&mut self) -> Result<(), Failure> {
-        for (pointer, place) in REFERENCES.iter().zip(&self.places) {
+        for pointer in REFERENCES {
+            let place = self.place_of(pointer);
             let Some(value) = self.body.pointer_mut(pointer) else { continue };
             let name = |kind: &str| value.get(kind).and_then(Value::as_str).map(str::to_owned);
             let member = pointer.trim_start_matches('/').replace('/', ".");
@@ -45,13 +49,13 @@ impl FileDefinition {
         // The referenced values may be wrong, so the whole is checked again.
         let faults = check(&self.body).err().unwrap_or_default();
         let lines: Vec<String> =
-            faults.iter().map(|fault| format!("{}: {}", self.place_of(fault), fault.detail)).collect();
+            faults.iter().map(|fault| format!("{}: {}", self.place_of(&fault.pointer), fault.detail)).collect();
         if lines.is_empty() { Ok(()) } else { Err(Failure::usage(lines.join("\n"))) }
     }
 
-    fn place_of(&self, fault: &Fault) -> &str {
-        let known = REFERENCES.iter().position(|pointer| *pointer == fault.pointer);
-        known.map_or(&self.place, |at| &self.places[at])
+    /// File and line of a member.
+    pub fn place_of(&self, pointer: &str) -> String {
+        format!("{}:{}", self.file, self.lines.line(pointer))
     }
 }
 
@@ -111,14 +115,15 @@ fn read_one(path: &Path, all: &mut Vec<FileDefinition>) -> Result<(), Vec<String
     for document in documents {
         match check(&document.value) {
             Ok((kind, id)) => {
-                let place = format!("{name}:{}", document.line(""));
-                let places = REFERENCES.map(|pointer| format!("{name}:{}", document.line(pointer)));
+                let (file, lines) = (name.to_string(), document.lines);
+                let place = format!("{name}:{}", lines.line(""));
                 let folder = path.parent().unwrap_or(Path::new("")).to_owned();
-                all.push(FileDefinition { place, places, folder, kind, id, body: document.value });
+                all.push(FileDefinition { place, file, lines, folder, kind, id, body: document.value });
             }
             Err(found) => faults.extend(found.into_iter().map(|fault| {
                 let at = if fault.pointer.is_empty() { String::new() } else { format!("{}: ", fault.pointer) };
-                format!("{name}:{}: {at}{}", document.line(&fault.pointer), fault.detail)
+                let quotes = if fault.pointer.contains(['“', '”', '„']) { TYPOGRAPHIC } else { "" };
+                format!("{name}:{}: {at}{}{quotes}", document.lines.line(&fault.pointer), fault.detail)
             })),
         }
     }
@@ -140,7 +145,20 @@ fn check(value: &Value) -> Result<(Kind, String), Vec<Fault>> {
         _ => Err(vec![Fault {
             code: definition::Code::MissingField,
             pointer: if given.is_empty() { String::new() } else { "/kind".into() },
-            detail: "kind must be survey, endpoint or settings".into(),
+            detail: format!("kind must be survey, endpoint or settings{}", kind_meant(value, given)),
         }]),
+    }
+}
+
+/// What a document without a known kind may be.
+fn kind_meant(value: &Value, given: &str) -> String {
+    let names = Kind::ALL.map(|(name, _)| name);
+    let files = names.iter().filter(|name| ["survey", "endpoint", "settings"].contains(name)).copied();
+    match definition::nearest(given, &files.collect::<Vec<&str>>()).filter(|_| !given.is_empty()) {
+        Some(near) => format!("; did you mean {near}?"),
+        None if value.is_array() || value.get("surveys").is_some() || value.get("endpoints").is_some() => {
+            "; several definitions stand one after the other, divided by a line ---".into()
+        }
+        None => String::new(),
     }
 }

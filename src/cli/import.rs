@@ -344,7 +344,14 @@ impl Import<'_> {
         let text = std::str::from_utf8(&read.text)?;
         match header {
             Some(_) if text.trim().is_empty() => Ok(None),
-            Some(header) => self.event(number, &row(&header.names, &cells(text, header.shape.delimiter)?)?),
+            Some(header) => {
+                let cells = cells(text, header.shape.delimiter)?;
+                // Spreadsheets write rows that were emptied, or only ever formatted, as delimiters.
+                if cells.iter().all(str::is_empty) {
+                    return Ok(None);
+                }
+                self.event(number, &row(&header.names, &cells)?)
+            }
             None => self.event(number, text),
         }
     }

@@ -30,6 +30,20 @@ pub async fn run(context: &Context, args: &LinkArgs) -> Result<(), Failure> {
     let body = json!({"user_id": args.user, "expires_in": args.expires_in, "single_use": args.single_use});
     let path = format!("/v1/surveys/{}/links", part(&args.survey));
     let answer = client.expect(Method::POST, &path, Some(&body)).await?;
-    output::answer(context.format, &answer, answer["url"].as_str().unwrap_or_default());
+    let url = answer["url"].as_str().unwrap_or_default();
+    output::answer(context.format, &answer, url);
+    if leads_to_this_machine(url) {
+        askwhen_process::complain(
+            "this link opens on this machine alone: it leads where the server was asked. For others, give --server with \
+             the address that they use, such as https://ask.example",
+        );
+    }
     Ok(())
+}
+
+fn leads_to_this_machine(url: &str) -> bool {
+    let url = reqwest::Url::parse(url).ok();
+    let host = url.as_ref().and_then(reqwest::Url::host_str).unwrap_or_default();
+    let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback() || address.is_unspecified())
 }

@@ -21,6 +21,7 @@ mod import;
 mod job;
 mod keys;
 mod link;
+mod moment;
 mod output;
 mod progress;
 mod replay;

@@ -7,14 +7,14 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use super::context::{BrokerArgs, Context, Failure, Format};
+use super::moment::Moment;
+use super::output;
 use super::progress::{blocking, over_records};
-use super::{backtest, output};
 use crate::replay::Progress;
 use crate::replay::backtest::report::number;
 use crate::replay::shadow::{self, RunOptions, Shadow};
 use crate::supervisor::{self, promote};
 use askwhen_domain::webhook::rate::Rate;
-use askwhen_process::clock::Clock;
 
 /// How many differences are shown as text.
 const SHOWN: usize = 20;
@@ -34,9 +34,9 @@ pub struct ReplayArgs {
 enum ReplayCommand {
     /// Show what would be replayed: records, gaps, and how long it would take
     Plan {
-        /// Begin with the state before this time: RFC 3339 with a zone, or so long ago, such as 7d
+        /// Begin with the state before this time: a time, a date, or so long ago, such as 7d
         #[arg(long, value_name = "TIME")]
-        from: Option<String>,
+        from: Option<Moment>,
         /// At most so many partitions at a time; left out, as many as there are cores
         #[arg(long, value_name = "N")]
         threads: Option<NonZeroUsize>,
@@ -45,7 +45,7 @@ enum ReplayCommand {
     Run {
         /// Begin with the state before this time; left out, as early as can be
         #[arg(long, value_name = "TIME")]
-        from: Option<String>,
+        from: Option<Moment>,
         #[command(flatten)]
         options: RunArgs,
     },
@@ -87,18 +87,15 @@ fn threads(asked: Option<NonZeroUsize>) -> usize {
 pub async fn run(context: &Context, args: &ReplayArgs) -> Result<(), Failure> {
     context.note_export();
     let dir = args.shadow.clone().unwrap_or_else(|| context.config.data_dir.join("replay"));
-    let moment = |text: &Option<String>| {
-        text.as_ref().map(|text| backtest::moment("--from", text, Clock::new().wall())).transpose()
-    };
     let config = context.config.clone();
     match &args.what {
         ReplayCommand::Plan { from, threads: asked } => {
-            let (from, threads) = (moment(from)?, threads(*asked));
+            let (from, threads) = (from.map(|from| from.0), threads(*asked));
             let planned = blocking(move || shadow::plan(&supervisor::source(&config)?, from, threads)).await?;
             show_plan(context, &planned);
         }
         ReplayCommand::Run { from, options } => {
-            let (from, options) = (moment(from)?, options.options());
+            let (from, options) = (from.map(|from| from.0), options.options());
             let ran = over_records("replaying", move |progress| {
                 let source = supervisor::source(&config)?;
                 Shadow::open_or_begin(&source, &dir, from)?.run(&source, None, options, progress)

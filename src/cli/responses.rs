@@ -5,8 +5,9 @@ use reqwest::Method;
 use serde_json::Value;
 use std::collections::BTreeSet;
 
-use super::client::{Client, part};
+use super::client::{Client, part, span_query};
 use super::context::{Context, Failure, Format, ServerArgs};
+use super::moment::Moment;
 use super::output;
 use crate::bridge::auth::Kind;
 use crate::spreadsheet::cell_text;
@@ -18,6 +19,12 @@ pub struct ResponsesArgs {
     /// A table for spreadsheets: a row for each response, a column for each question
     #[arg(long)]
     csv: bool,
+    /// Of responses that began from this time on: a time, a date, or so long ago, such as 7d
+    #[arg(long, value_name = "TIME")]
+    since: Option<Moment>,
+    /// Begun before this time
+    #[arg(long, value_name = "TIME")]
+    until: Option<Moment>,
     #[command(flatten)]
     server: ServerArgs,
 }
@@ -33,9 +40,10 @@ pub async fn run(context: &Context, args: &ResponsesArgs) -> Result<(), Failure>
     let definition = survey.ok().filter(|answer| answer.status == 200).map(|answer| answer.body);
     let mut all: Vec<Value> = Vec::new();
     let mut any = false;
+    let span: String = span_query(args.since, args.until).iter().map(|filter| format!("&{filter}")).collect();
     let mut cursor = String::new();
     loop {
-        let path = format!("/v1/responses?survey_id={}&limit=200{cursor}", part(&args.survey));
+        let path = format!("/v1/responses?survey_id={}&limit=200{span}{cursor}", part(&args.survey));
         let page = client.expect(Method::GET, &path, None).await?;
         let rows = page["responses"].as_array().cloned().unwrap_or_default();
         any |= !rows.is_empty();

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::client::{Client, part, span_query};
 use super::context::{Context, Failure, Format, ServerArgs};
+use super::moment::Moment;
 use super::output;
 use crate::bridge::auth::Kind;
 
@@ -19,18 +20,18 @@ pub struct ResultsArgs {
     /// Of this version alone
     #[arg(long, value_name = "N")]
     version: Option<u64>,
-    /// Of responses that began from this time on: RFC 3339 with a zone
+    /// Of responses that began from this time on: a time, a date, or so long ago, such as 7d
     #[arg(long, value_name = "TIME")]
-    since: Option<String>,
+    since: Option<Moment>,
     /// Up to, and without, this time
     #[arg(long, value_name = "TIME")]
-    until: Option<String>,
+    until: Option<Moment>,
     #[command(flatten)]
     server: ServerArgs,
 }
 
 pub async fn run(context: &Context, args: &ResultsArgs) -> Result<(), Failure> {
-    let mut query = span_query(args.since.as_deref(), args.until.as_deref())?;
+    let mut query = span_query(args.since, args.until);
     query.extend(args.version.map(|version| format!("version={version}")));
     let client = Client::new(context, &args.server, Kind::Admin)?;
     let path = format!("/v1/surveys/{}/results?{}", part(&args.survey), query.join("&"));

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::client::{Client, part, span_query};
 use super::context::{Context, Failure, Format, ServerArgs};
+use super::moment::Moment;
 use super::output;
 use crate::bridge::auth::Kind;
 
@@ -13,18 +14,18 @@ use crate::bridge::auth::Kind;
 pub struct StatsArgs {
     /// The survey's id
     survey: String,
-    /// From this time on: RFC 3339 with a zone
+    /// From this time on: a time, a date, or so long ago, such as 7d
     #[arg(long, value_name = "TIME")]
-    since: Option<String>,
+    since: Option<Moment>,
     /// Up to, and without, this time
     #[arg(long, value_name = "TIME")]
-    until: Option<String>,
+    until: Option<Moment>,
     #[command(flatten)]
     server: ServerArgs,
 }
 
 pub async fn run(context: &Context, args: &StatsArgs) -> Result<(), Failure> {
-    let query = span_query(args.since.as_deref(), args.until.as_deref())?;
+    let query = span_query(args.since, args.until);
     let client = Client::new(context, &args.server, Kind::Admin)?;
     let path = format!("/v1/surveys/{}/stats?{}", part(&args.survey), query.join("&"));
     let stats = client.expect(Method::GET, &path, None).await?;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::context::{BrokerArgs, Context, Failure, failure, observer};
+use super::moment::Beginning;
 use super::{output, serve};
 use crate::supervisor;
 use askwhen_domain::time::{self, Millis};
@@ -21,9 +22,9 @@ use askwhen_wire::topic::Topic;
 pub struct TailArgs {
     /// Name of the topic, such as events or decisions
     topic: String,
-    /// Where to begin: start, end, or a time in RFC 3339
+    /// Where to begin: start, end, a time, a date, or so long ago, such as 1h
     #[arg(long, default_value = "start")]
-    from: String,
+    from: Beginning,
     /// Only records with this key
     #[arg(long, value_name = "USER")]
     user: Option<String>,
@@ -131,13 +132,10 @@ pub async fn run(context: &Context, args: &TailArgs) -> Result<(), Failure> {
             names.iter().min_by_key(|n| strsim::damerau_levenshtein(n, &args.topic)).copied().unwrap_or_default();
         Failure::usage(format!("there is no topic {}; did you mean {nearest}? All: {}", args.topic, names.join(", ")))
     })?;
-    let since = match args.from.as_str() {
-        "start" => None,
-        "end" => Some(i64::MAX),
-        text => Some(
-            time::parse_time(text)
-                .map_err(|wanted| Failure::usage(format!("--from must be start, end or {wanted}")))?,
-        ),
+    let since = match args.from {
+        Beginning::Start => None,
+        Beginning::End => Some(i64::MAX),
+        Beginning::At(moment) => Some(moment.0),
     };
     // Asking brokers blocks, which is harmless here: nothing else runs.
     tokio::task::block_in_place(|| print(context, args, topic, since))

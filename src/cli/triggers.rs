@@ -58,7 +58,10 @@ pub async fn run(context: &Context, args: &TriggersArgs) -> Result<(), Failure> 
             }
             let answer = client.expect(Method::POST, "/v1/triggers", Some(&body)).await?;
             let id = answer["trigger_id"].as_str().unwrap_or_default().to_owned();
-            output::answer(context.format, &answer, &format!("{id} is declared"));
+            // What apps and files must name, letter by letter, is the id.
+            let called =
+                if id == *name { String::new() } else { format!(", by which {name} goes: --id gives another") };
+            output::answer(context.format, &answer, &format!("{id} is declared{called}"));
             Ok(())
         }
         TriggersCommand::Delete { trigger } => {

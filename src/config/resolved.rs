@@ -232,6 +232,9 @@ pub fn resolve(table: &Table) -> Result<Config, Fault> {
         listen: http.address("listen")?,
         admin_listen: match http.text("admin_listen")?.as_str() {
             "" => None,
+            admin if admin == http.text("listen")? && !admin.ends_with(":0") => {
+                return http.fault("admin_listen", "is the address of http.listen: give it a port of its own");
+            }
             _ => Some(http.address("admin_listen")?),
         },
         cors_origins: cors_origins(&http)?,

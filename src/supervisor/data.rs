@@ -21,7 +21,7 @@ use askwhen_domain::json::Json;
 use askwhen_domain::settings::Settings;
 use askwhen_domain::webhook::endpoint::SealedSecret;
 use askwhen_log::embedded::follow::Follower;
-use askwhen_log::{Log, TopicPartition};
+use askwhen_log::{Embedded, Log, TopicPartition};
 use askwhen_partition::Signer;
 use askwhen_process::clock::Clock;
 use askwhen_store::{Family, Rocks, Shared, Store};
@@ -100,7 +100,8 @@ pub fn read_keys(data_dir: &Path) -> Result<KeysFile, Error> {
 ///
 /// # Errors
 /// [`ErrorKind::Refused`] when another process holds it, when a later version wrote it, or
-/// when its log or its key is missing or another; then nothing is changed.
+/// when its log or its key is missing or another, or the log has other partitions; then
+/// nothing is changed.
 pub fn prepare(config: &Config, new_api_keys: bool) -> Result<Data, Error> {
     let dir = &config.data_dir;
     if config.kafka && config.key_file.is_none() {
@@ -110,6 +111,9 @@ pub fn prepare(config: &Config, new_api_keys: bool) -> Result<Data, Error> {
         ));
     }
     DirectoryFormat::read(dir)?;
+    if !config.kafka {
+        Embedded::check_partitions(&dir.join("log"), config.partitions)?;
+    }
     private::create_dir_all(dir).map_err(|e| Error::file(dir, e))?;
     let lock = lock(dir)?;
     let known = DirectoryFormat::read(dir)?;

@@ -31,6 +31,7 @@ mod logs;
 mod manage;
 mod paths;
 mod people;
+mod people_again;
 mod people_more;
 mod people_operators;
 mod pieces;

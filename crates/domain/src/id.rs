@@ -31,23 +31,25 @@ pub fn check(text: &str) -> Result<(), &'static str> {
 /// # Errors
 /// As [`check`].
 pub fn check_given(text: &str) -> Result<(), &'static str> {
-    const MISSING: [&str; 10] =
-        ["NaN", "None", "nil", "(null)", "<nil>", "<null>", "(not set)", "{user_id}", "%s", "<undefined>"];
     // What Excel and its like write into a cell that they cannot work out.
     const CELL_FAULTS: [&str; 7] = ["#N/A", "#REF!", "#VALUE!", "#NAME?", "#DIV/0!", "#NULL!", "#NUM!"];
     // What iOS gives for the advertising id of whoever is not tracked, and many others for no UUID.
     const NO_UUID: &str = "00000000-0000-0000-0000-000000000000";
     check(text)?;
-    let bare = text.trim();
+    let bare = text.trim_matches(is_unseen);
     if bare.is_empty() {
         return Err("must not be blank");
     }
     let is_template =
         (bare.starts_with("{{") && bare.ends_with("}}")) || (bare.starts_with("${") && bare.ends_with('}'));
-    let is_missing = MISSING.contains(&bare)
+    let of_nobody = bare.strip_prefix("anon-").is_some_and(|rest| rest.is_empty() || is_nothing(rest));
+    let is_missing = is_nothing(bare)
+        || of_nobody
         || CELL_FAULTS.contains(&bare)
         || bare == NO_UUID
-        || ["null", "undefined"].iter().any(|name| bare.eq_ignore_ascii_case(name));
+        || is_placeholder(bare)
+        // A first and a last name, say, of which neither is there.
+        || bare.split(['-', '_', ':', '|', '/', '.', '@', ' ']).all(is_nothing);
     // JavaScript's text of an object, such as a promise of the id, and Swift's of a value
     // that may be missing.
     let is_wrapped =
@@ -56,6 +58,40 @@ pub fn check_given(text: &str) -> Result<(), &'static str> {
         return Err("is what a program writes when it has no value: send the id itself");
     }
     Ok(())
+}
+
+/// A blank, or a character that takes no room: pages and spreadsheets leave them behind.
+fn is_unseen(c: char) -> bool {
+    c.is_whitespace() || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}')
+}
+
+/// Whether a text is what programs write for a missing value.
+fn is_nothing(text: &str) -> bool {
+    const NOTHING: [&str; 14] = [
+        "NaN",
+        "None",
+        "nil",
+        "(null)",
+        "<nil>",
+        "<null>",
+        "(not set)",
+        "%s",
+        "<undefined>",
+        "\"\"",
+        "''",
+        "{}",
+        "[]",
+        "N/A",
+    ];
+    NOTHING.contains(&text) || ["null", "undefined"].iter().any(|name| text.eq_ignore_ascii_case(name))
+}
+
+/// Whether a text is the place of a user's id in a route or a page, with nothing put in.
+fn is_placeholder(text: &str) -> bool {
+    let lower = text.to_ascii_lowercase();
+    let wrapped = [("{", "}"), ("<", ">"), ("[", "]"), ("%7b", "%7d"), (":", "")];
+    let inner = wrapped.iter().find_map(|(open, close)| lower.strip_prefix(open)?.strip_suffix(close));
+    inner.is_some_and(|inner| matches!(&*inner.replace(['_', '-', ' '], ""), "userid" | "youruserid" | "uid"))
 }
 
 /// The position of a record in its topic.
@@ -241,6 +277,20 @@ mod tests {
             "(not set)",
             "{user_id}",
             "00000000-0000-0000-0000-000000000000",
+            "\u{200b}",
+            "\u{feff} \u{2060}",
+            "\u{200b}null",
+            "\"\"",
+            "{}",
+            "[]",
+            "N/A",
+            "anon-",
+            "anon-undefined",
+            "undefined-undefined",
+            "None None",
+            "<user_id>",
+            ":userId",
+            "%7Buser_id%7D",
         ] {
             assert!(check_given(missing).is_err(), "{missing}");
             assert!(check(missing).is_ok(), "{missing} can still be looked for");
@@ -257,6 +307,14 @@ mod tests {
             "ann@example.com",
             "#1",
             "optional",
+            "anon-1",
+            "anon-nullable",
+            "ann-undefined",
+            "--",
+            ":ann",
+            "<ann>",
+            "user_id",
+            "na",
             "00000000-0000-0000-0000-000000000001",
         ] {
             assert!(check_given(id).is_ok(), "{id}");

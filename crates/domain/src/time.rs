@@ -88,21 +88,39 @@ fn civil_time(at: Millis) -> Option<civil::DateTime> {
 }
 
 /// Reads a time in the spellings of exports and databases: RFC 3339, the same without a
-/// zone (as UTC), a date (its midnight), or a number of seconds or milliseconds since 1970.
+/// zone (as UTC) or without seconds, a date (its midnight), or seconds or milliseconds since
+/// 1970.
 pub fn read_time(text: &str) -> Option<Millis> {
     if let Ok(at) = parse_time(text) {
         return Some(at);
     }
-    let bytes = text.as_bytes();
-    if matches!(bytes.len(), 10 | 13) && bytes.iter().all(u8::is_ascii_digit) {
-        return of_epoch(text.parse().ok()?);
+    if let Some(at) = of_digits(text) {
+        return Some(at);
     }
-    let is_date = |text: &[u8]| text.len() >= 10 && text[4] == b'-' && text[7] == b'-';
-    match bytes.len() {
-        10 if is_date(bytes) => parse_time(&format!("{text}T00:00:00Z")).ok(),
-        19.. if is_date(bytes) && matches!(bytes[10], b'T' | b't' | b' ') => parse_time(&format!("{text}Z")).ok(),
-        _ => None,
+    let (date, rest) = text.split_at_checked(10)?;
+    let (year, day) = (date.get(..4)?, date.get(5..)?);
+    let date = match (date.as_bytes()[4], day.as_bytes()[2]) {
+        (b'-', b'-') => date.to_owned(),
+        (b'/', b'/') => format!("{year}-{}", day.replace('/', "-")),
+        _ => return None,
+    };
+    if rest.is_empty() {
+        return parse_time(&format!("{date}T00:00:00Z")).ok();
     }
+    let rest = rest.strip_prefix(['T', 't', ' '])?;
+    // Ruby, Go and BigQuery write the zone apart and by its name: `08:30:00 +0000 UTC`.
+    let named = rest.strip_suffix(" UTC").or_else(|| rest.strip_suffix(" GMT")).unwrap_or(rest);
+    let zone = named.find(['+', '-', 'Z', 'z']).unwrap_or(named.len());
+    let (clock, zone) = (named[..zone].trim_end(), &named[zone..]);
+    let seconds = if clock.len() == "08:30".len() { ":00" } else { "" };
+    let zone = if zone.is_empty() { "Z" } else { zone };
+    parse_time(&format!("{date}T{clock}{seconds}{zone}")).ok()
+}
+
+/// Seconds or milliseconds since 1970 in a text, as serialisers write numbers of 64 bits.
+fn of_digits(text: &str) -> Option<Millis> {
+    let is_epoch = matches!(text.len(), 10 | 13) && text.bytes().all(|b| b.is_ascii_digit());
+    is_epoch.then(|| of_epoch(text.parse().ok()?)).flatten()
 }
 
 /// A number since 1970 in seconds or, where it is too large for that, in milliseconds,

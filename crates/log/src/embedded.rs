@@ -179,6 +179,14 @@ impl Embedded {
         Ok(EmbeddedIdentity::read(&Disk::Real, dir)?.map(|identity| identity.partitions))
     }
 
+    /// Checks that the log in `dir`, if there is one, has so many partitions; writes nothing.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when it has others, or when its identity cannot be read.
+    pub fn check_partitions(dir: &Path, partitions: u32) -> Result<(), Error> {
+        EmbeddedIdentity::read(&Disk::Real, dir)?.map_or(Ok(()), |identity| identity.check(dir, partitions))
+    }
+
     /// A consistent cut: the ends of all partitions at one moment, by name. The cause of
     /// every record below them is below them, too.
     pub fn cut(&self) -> BTreeMap<String, u64> {

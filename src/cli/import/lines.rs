@@ -293,7 +293,7 @@ pub fn header(lines: &mut Lines, given: Option<u8>) -> Result<Header, Failure> {
     let candidates = given.map_or_else(|| vec![b',', b';', b'\t', b'|'], |given| vec![given]);
     let mut read = candidates.iter().map(|delimiter| names(&text, *delimiter));
     let names_of_first = read.next().expect("there is a candidate")?;
-    let whole = |names: &[String]| missing(names).is_none();
+    let whole = |names: &[String]| missing(names).next().is_none();
     let mut found = (candidates[0], names_of_first);
     for (delimiter, names) in candidates.iter().skip(1).zip(read) {
         // If none gives all columns, the one that gives most is reported.
@@ -303,13 +303,9 @@ pub fn header(lines: &mut Lines, given: Option<u8>) -> Result<Header, Failure> {
         }
     }
     let (delimiter, names) = found;
-    if let Some(needed) = missing(&names) {
-        let spelled = match alias_of(needed, names.iter().map(String::as_str)) {
-            Some(known) => format!("; {known} is there: call it {needed}"),
-            None if given.is_some() || names.len() > 1 => format!("; it has {}", shortened(&names)),
-            None => "; give --delimiter if its cells are divided by something else".to_owned(),
-        };
-        return Err(Failure::usage(format!("the header has no column {needed}{spelled}")));
+    let lacking: Vec<String> = missing(&names).map(|needed| lacks(needed, &names, given.is_some())).collect();
+    if !lacking.is_empty() {
+        return Err(Failure::usage(lacking.join("\n")));
     }
     match names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)) {
         Some((_, twice)) => Err(Failure::usage(format!("the header has the column {twice} twice"))),
@@ -329,8 +325,19 @@ fn shortened(names: &[String]) -> String {
     if end < all.len() { format!("{}…", &all[..end]) } else { all }
 }
 
-fn missing(names: &[String]) -> Option<&'static str> {
-    ["user_id", "event_name", "occurred_at"].into_iter().find(|needed| !names.iter().any(|name| name == needed))
+fn missing(names: &[String]) -> impl Iterator<Item = &'static str> {
+    let needed = ["user_id", "event_name", "occurred_at"].into_iter();
+    needed.filter(|needed| !names.iter().any(|name| name == needed))
+}
+
+/// A sentence about a column that the header lacks.
+fn lacks(needed: &str, names: &[String], divided: bool) -> String {
+    let spelled = match alias_of(needed, names.iter().map(String::as_str)) {
+        Some(known) => format!("; {known} is there: call it {needed}"),
+        None if divided || names.len() > 1 => format!("; it has {}", shortened(names)),
+        None => "; give --delimiter if its cells are divided by something else".to_owned(),
+    };
+    format!("the header has no column {needed}{spelled}")
 }
 
 /// The cells of one row, without blanks around them.

@@ -119,6 +119,9 @@ impl Zone {
             return Some(Zone::Place(place));
         }
         let bare = name.trim().trim_start_matches("UTC").trim_start_matches("GMT");
+        if bare == "Z" {
+            return Some(Zone::Place(TimeZone::UTC));
+        }
         let sign = match bare.as_bytes().first()? {
             b'+' => 1,
             b'-' => -1,

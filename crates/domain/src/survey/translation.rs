@@ -94,9 +94,9 @@ impl Translations {
 const RENAMED: [(&str, &str); 3] = [("iw", "he"), ("in", "id"), ("ji", "yi")];
 
 /// The subtags of a locale: `[de, at]` for POSIX's `de_AT.UTF-8`, `[zh, cn, hans]` for Java's
-/// `zh_CN_#Hans`.
+/// `zh_CN_#Hans`, `[pt, br]` for the header `pt-BR,pt;q=0.9`, whose first language comes first.
 pub fn subtags(locale: &str) -> Vec<String> {
-    let bare = locale.split(['.', '@']).next().unwrap_or_default();
+    let bare = locale.split(['.', '@', ',', ';']).next().unwrap_or_default();
     let tags = bare.trim().split(['-', '_', '#']).map(str::to_ascii_lowercase).filter(|tag| !tag.is_empty());
     let mut tags: Vec<String> = tags.collect();
     if let Some(language) = tags.first_mut()

@@ -197,7 +197,8 @@ fn comparator(operator: Option<Operator>, text: &str) -> Option<Comparator> {
     }
     let bare = text.trim_end_matches(".*").trim_end_matches(".x").trim_end_matches(".X");
     let starred = bare.len() < text.len();
-    let version = Version::parse(bare).filter(|_| !bare.contains(['(', '[']))?;
+    // `2.1+` is not what Semantic Versioning calls a build, and would not mean what it says.
+    let version = Version::parse(bare).filter(|_| !bare.contains(['(', '[']) && !bare.ends_with('+'))?;
     if starred && !version.pre.is_empty() {
         return None;
     }

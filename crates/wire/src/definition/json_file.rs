@@ -5,7 +5,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 
-use super::yaml::{Document, Error};
+use super::yaml::{Document, Error, Lines};
 use crate::json;
 
 /// Parses every value of a file; `null` is left out, and a list counts as its entries.
@@ -30,7 +30,7 @@ pub fn documents(text: &str) -> Result<Vec<Document>, Error> {
                 documents.extend(entries.into_iter().enumerate().map(|(n, value)| entry(n, value, &walk.lines)));
                 continue;
             }
-            documents.push(Document { value, lines: walk.lines });
+            documents.push(Document { value, lines: Lines(walk.lines) });
         }
     }
     Ok(documents)
@@ -43,7 +43,7 @@ fn entry(index: usize, value: Value, all: &BTreeMap<String, usize>) -> Document 
         let rest = pointer.strip_prefix(&prefix).filter(|rest| rest.is_empty() || rest.starts_with('/'))?;
         Some((rest.to_owned(), *line))
     };
-    Document { value, lines: all.iter().filter_map(own).collect() }
+    Document { value, lines: Lines(all.iter().filter_map(own).collect()) }
 }
 
 /// The error's message without its position.
@@ -135,9 +135,9 @@ mod tests {
         assert_eq!(documents[1].value, json!({"k": null}));
         for (pointer, line) in [("", 1), ("/name", 2), ("/a", 3), ("/a/0", 4), ("/a/1/b~1c", 5), ("/d", 6), ("/a/7", 3)]
         {
-            assert_eq!(documents[0].line(pointer), line, "{pointer}");
+            assert_eq!(documents[0].lines.line(pointer), line, "{pointer}");
         }
-        assert_eq!((documents[1].line(""), documents[1].line("/k")), (9, 9));
+        assert_eq!((documents[1].lines.line(""), documents[1].lines.line("/k")), (9, 9));
     }
 
     #[test]

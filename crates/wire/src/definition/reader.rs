@@ -79,7 +79,7 @@ impl Fault {
 }
 
 /// Members, each with names that other products use for it.
-const ALIASES: [(&str, &[&str]); 30] = [
+const ALIASES: [(&str, &[&str]); 38] = [
     ("event_name", &["event", "name", "eventname", "eventtype", "type", "action"]),
     ("event", &["eventname", "trigger", "name"]),
     ("user_id", &["user", "userid", "uid", "distinctid", "externalid", "customerid", "anonymousid"]),
@@ -110,6 +110,14 @@ const ALIASES: [(&str, &[&str]); 30] = [
     ("locale", &["language", "lang", "languagecode"]),
     ("app_version", &["appversion", "version", "build"]),
     ("session_id", &["session", "sessionid", "visitid"]),
+    ("activate", &["events", "event", "activation", "activatedby", "when"]),
+    ("cooldown", &["every", "interval", "wait", "waitingtime"]),
+    ("max_displays", &["limit", "max", "times", "maxshown", "maxviews"]),
+    ("locales", &["language", "languages", "lang"]),
+    ("ending_id", &["id", "ending"]),
+    ("attribute", &["user", "property", "trait", "userproperty"]),
+    ("any", &["or"]),
+    ("all", &["and"]),
 ];
 
 /// The members of a context, which are often sent beside it by mistake.
@@ -264,7 +272,10 @@ impl<'a> Reader<'a> {
         match time::parse_duration(text) {
             Ok(span) => Some(span),
             Err(wanted) => {
-                self.fault(Code::BadTime, member, format!("must be {wanted}"));
+                // A month is no fixed time, so no unit stands for it.
+                let foreign = text.chars().any(|c| c.is_alphabetic() && !"smhd".contains(c));
+                let units = if foreign { "; a week is 7d, a month 30d, a year 365d" } else { "" };
+                self.fault(Code::BadTime, member, format!("must be {wanted}{units}"));
                 None
             }
         }
@@ -395,6 +406,18 @@ mod tests {
         for (name, meant) in [("id", "question_id"), ("answer", "value"), ("timestamp", "answered_at")] {
             assert_eq!(nearest(name, &answer), Some(meant), "{name}");
         }
+        let survey = ["activate", "cooldown", "locale", "locales", "show_on", "targeting", "translations"];
+        for (name, meant) in [("events", "activate"), ("languages", "locales"), ("trigger", "show_on")] {
+            assert_eq!(nearest(name, &survey), Some(meant), "{name}");
+        }
+        let rule = ["all", "any", "not", "attribute", "survey", "tag", "event"];
+        for (name, meant) in [("or", "any"), ("and", "all"), ("property", "attribute"), ("trait", "attribute")] {
+            assert_eq!(nearest(name, &rule), Some(meant), "{name}");
+        }
+        for (name, meant) in [("every", "cooldown"), ("limit", "max_displays")] {
+            assert_eq!(nearest(name, &["repeat", "max_displays", "cooldown", "per"]), Some(meant), "{name}");
+        }
+        assert_eq!(nearest("id", &["ending_id", "text", "link"]), Some("ending_id"));
         assert_eq!(nearest("id", &["survey_id", "name", "status"]), Some("survey_id"));
         assert_eq!(nearest("stauts", &["survey_id", "name", "status"]), Some("status"));
     }

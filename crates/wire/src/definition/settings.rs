@@ -5,7 +5,7 @@ use super::reader::{Code, Fault, Reader};
 use super::{audience, caps, targeting};
 use askwhen_domain::limits::{MAX_EXPIRES_AFTER, MAX_OFFER_KNOWN};
 use askwhen_domain::settings::Settings;
-use askwhen_domain::time::{self, Millis};
+use askwhen_domain::time::{self, HOUR, Millis};
 use serde_json::Value;
 
 /// Missing members have their defaults.
@@ -43,7 +43,9 @@ pub fn expiry_fault(survey: &Value, settings: &Settings) -> Option<Fault> {
     let most = settings.max_expires_after;
     let span = time::parse_duration(survey["expires_after"].as_str()?).ok()?;
     (span > most).then(|| {
-        let most = time::format_duration(most);
+        // 100h, as people write it, and not 4d4h.
+        let hours = Some(most / HOUR).filter(|hours| *hours <= 100 && most % HOUR == 0);
+        let most = hours.map_or_else(|| time::format_duration(most), |hours| format!("{hours}h"));
         let detail = format!("expires_after must be at most {most}, the max_expires_after of the settings");
         Fault { code: Code::Invalid, pointer: "/expires_after".into(), detail }
     })

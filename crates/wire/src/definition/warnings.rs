@@ -76,6 +76,13 @@ pub fn warnings(survey: &Survey, now: Millis, beside: &Surroundings<'_>) -> Vec<
     if survey.sampling.percent <= 0.0 {
         all.push("sampling.percent is 0: nobody is asked".to_owned());
     }
+    if (0.0..1.0).contains(&survey.sampling.percent) && survey.sampling.percent > 0.0 {
+        let percent = survey.sampling.percent;
+        all.push(format!(
+            "sampling.percent is {percent}, one user in {:.0}: half of all users are 50",
+            100.0 / percent
+        ));
+    }
     if survey.holdout.percent >= 100.0 {
         all.push("holdout.percent is 100: nobody is asked".to_owned());
     }

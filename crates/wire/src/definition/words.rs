@@ -23,7 +23,10 @@ const WORDS: [(&str, &[&str]); 29] = [
     ("rating_star", &["star", "stars", "rating", "csat"]),
     ("rating_emoji", &["emoji", "emojis", "smiley", "smileys"]),
     ("rating_number", &["scale", "number", "numeric", "likert", "ces"]),
-    ("single_choice", &["choice", "select", "radio", "single", "dropdown", "mcq", "single_select"]),
+    (
+        "single_choice",
+        &["choice", "select", "radio", "single", "dropdown", "mcq", "single_select", "boolean", "yes_no"],
+    ),
     ("multi_choice", &["checkbox", "checkboxes", "multi", "multiple", "multiple_choice", "multi_select"]),
     ("text", &["open", "open_text", "free_text", "textarea", "input", "string", "comment"]),
     ("info", &["statement", "intro", "message", "welcome", "cta"]),

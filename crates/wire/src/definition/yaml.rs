@@ -13,15 +13,19 @@ const MAX_DEPTH: usize = 64;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Document {
     pub value: Value,
-    pub lines: BTreeMap<String, usize>,
+    pub lines: Lines,
 }
 
-impl Document {
+/// The lines of a document's members, by their pointers.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Lines(pub BTreeMap<String, usize>);
+
+impl Lines {
     /// The line of a pointer, or of the nearest pointer above it.
     pub fn line(&self, pointer: &str) -> usize {
         let mut pointer = pointer;
         loop {
-            if let Some(line) = self.lines.get(pointer) {
+            if let Some(line) = self.0.get(pointer) {
                 return *line;
             }
             match pointer.rfind('/') {
@@ -111,11 +115,28 @@ pub fn documents(text: &str) -> Result<Vec<Document>, Error> {
     for _ in 0..MAX_TABS {
         match read(&mended) {
             Err(Unread::Tab(at)) => mended.replace_range(at..=at, " "),
-            Err(Unread::Wrong(error)) => return Err(error),
+            Err(Unread::Wrong(error)) => return Err(explained(error, text)),
             Ok(documents) => return Ok(documents),
         }
     }
     Err(Error { line: 1, detail: "too many tabs stand behind colons; write spaces".to_owned() })
+}
+
+/// Adds what people have to change where the parser only says what it met.
+fn explained(mut error: Error, text: &str) -> Error {
+    const QUOTED: [&str; 4] =
+        ["mapping values are not allowed", "unexpected character", "invalid trailing content", "found reserved"];
+    // The parser may stand at the beginning of the line below.
+    let here = text.lines().skip(error.line.saturating_sub(2)).take(2);
+    if here.clone().any(|line| line.contains('\u{a0}')) {
+        error.detail += "; a no-break space stands here, as pages and mails have them: write a plain one";
+    } else if here.clone().any(|line| line.contains(['“', '”', '„'])) {
+        error.detail += "; YAML knows no “typographic” quotes: write \"straight\" ones";
+    } else if QUOTED.iter().any(|start| error.detail.starts_with(start)) {
+        error.detail +=
+            "; a text that holds \": \" or a quote, or begins with one of @ ` % & * ! | > { [, stands in quotes";
+    }
+    error
 }
 
 enum Unread {
@@ -252,7 +273,7 @@ impl Reading {
         match self.stack.last_mut() {
             None => {
                 if !done.is_null() {
-                    self.documents.push(Document { value: done, lines: std::mem::take(&mut self.lines) });
+                    self.documents.push(Document { value: done, lines: Lines(std::mem::take(&mut self.lines)) });
                 }
                 self.lines.clear();
                 self.path.clear();
@@ -346,11 +367,11 @@ mod tests {
             documents[0].value,
             json!({"a": "no", "b": "on", "hours": ["06:00", "23:00"], "c": [{"x": 1, "y": null}]})
         );
-        assert_eq!(documents[0].line("/c/0/y"), 6);
-        assert_eq!(documents[0].line("/c"), 4);
-        assert_eq!(documents[0].line("/c/0/nothing"), 5);
+        assert_eq!(documents[0].lines.line("/c/0/y"), 6);
+        assert_eq!(documents[0].lines.line("/c"), 4);
+        assert_eq!(documents[0].lines.line("/c/0/nothing"), 5);
         assert_eq!(documents[1].value["k"].to_string(), "1.50");
-        assert_eq!(documents[1].line("/k"), 8);
+        assert_eq!(documents[1].lines.line("/k"), 8);
     }
 
     #[test]
@@ -370,7 +391,7 @@ mod tests {
             json!({"a": question, "b": question, "c": ["Why", question],
                 "d": {"text": "How", "e": [1], "type": "nps"}, "f": [1]})
         );
-        assert_eq!((document.line("/b/type"), document.line("/c/1/text")), (2, 3));
+        assert_eq!((document.lines.line("/b/type"), document.lines.line("/c/1/text")), (2, 3));
         let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
         for n in 1..12 {
             bomb.push_str(&format!("a{n}: &a{n} [{}]\n", vec![format!("*a{}", n - 1); 10].join(", ")));
