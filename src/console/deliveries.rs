@@ -225,7 +225,8 @@ fn has_successor(store: &Store, delivery_id: &str) -> Result<bool, Error> {
 pub fn resendable(
     store: &Store,
     project: &str,
-    (filter, missed_only): (&Filter, bool),
+    filter: &Filter,
+    missed_only: bool,
     ends: &BTreeMap<u32, u64>,
 ) -> Result<Vec<(String, DeliveryPlace)>, Error> {
     let PlaceFilter { terms, .. } = looked_for(filter);

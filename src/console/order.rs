@@ -236,13 +236,14 @@ pub fn page(
     store: &Store,
     list: List,
     project: &str,
-    (filter, looked_for): (&Filter, &PlaceFilter),
+    filter: &Filter,
+    places: &PlaceFilter,
     wanted: PageRequest<'_>,
     mut shown: impl FnMut(Vec<u8>) -> Result<Option<serde_json::Value>, Error>,
 ) -> Result<Page, Error> {
     let prefix = match &filter.user_id {
         Some(user_id) => of_user(list, UserRef::new(project, user_id)),
-        None if looked_for.failures_only => of_failures(project),
+        None if places.failures_only => of_failures(project),
         None => of_project(list, project),
     };
     let order = match wanted.cursor {
@@ -259,7 +260,7 @@ pub fn page(
         if keys::time_of(&place[prefix.len()..]).is_some_and(|at| at < since) {
             return Ok(Some(()));
         }
-        if !has_terms(terms, &looked_for.terms) {
+        if !has_terms(terms, &places.terms) {
             return Ok(None);
         }
         let Some(found) = store.get(families::INDEX, &row(list, &id_of(place, &prefix)))? else { return Ok(None) };
@@ -377,13 +378,13 @@ pub fn ascend_survey_from(
 pub fn descend_survey(
     store: &Store,
     survey: SurveyRef<'_>,
-    (since, until): (Millis, Millis),
+    span: TimeSpan,
     terms: &[u32],
     mut each: impl FnMut(Vec<u8>) -> Result<bool, Error>,
 ) -> Result<(), Error> {
     let prefix = of_survey(survey);
-    descend(store, &prefix, &keys::timed(until, &[]), |place, known| {
-        if keys::time_of(&place[prefix.len()..]).is_some_and(|at| at < since) {
+    descend(store, &prefix, &keys::timed(span.until, &[]), |place, known| {
+        if keys::time_of(&place[prefix.len()..]).is_some_and(|at| at < span.since) {
             return Ok(Some(()));
         }
         if !has_terms(known, terms) {

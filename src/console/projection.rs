@@ -129,8 +129,7 @@ impl Console {
             List::Deliveries => deliveries::looked_for(filter),
             List::Decisions | List::Responses => document::looked_for(filter),
         };
-        let both = (filter, &looked_for);
-        self.ask(|store| order::page(store, list, project, both, page, |bytes| shown(store, bytes)))
+        self.ask(|store| order::page(store, list, project, filter, &looked_for, page, |bytes| shown(store, bytes)))
     }
 
     /// Failed deliveries that a filter accepts and that were not resent, oldest first, each
@@ -145,7 +144,7 @@ impl Console {
         missed_only: bool,
         ends: &BTreeMap<u32, u64>,
     ) -> Result<Vec<(String, DeliveryPlace)>, Error> {
-        self.ask(|store| deliveries::resendable(store, project, (filter, missed_only), ends))
+        self.ask(|store| deliveries::resendable(store, project, filter, missed_only, ends))
     }
 
     /// Failed deliveries grouped by cause.

@@ -11,7 +11,7 @@ use super::order;
 use super::tallies::{Circumstance, of_survey, text_term};
 use askwhen_domain::refs::SurveyRef;
 use askwhen_domain::survey::question::QuestionType;
-use askwhen_domain::time::{self, DAY, Millis};
+use askwhen_domain::time::{self, DAY, Millis, TimeSpan};
 use askwhen_store::{Store, keys};
 use askwhen_wire::listing::{ResultsQuery, SurveyResults};
 use askwhen_wire::tally::ResponseTally;
@@ -109,11 +109,11 @@ fn texts(
     total: &ResponseTally,
 ) -> Result<BTreeMap<String, Vec<Value>>, Error> {
     let mut all = BTreeMap::new();
-    let (since, until) = (query.since.unwrap_or(0), query.until.unwrap_or(Millis::MAX));
+    let span = TimeSpan::new(query.since.unwrap_or(0), query.until.unwrap_or(Millis::MAX));
     for (question_id, tally) in total.questions.iter().filter(|(_, tally)| tally.kind == QuestionType::Text) {
         let wanted = SHOWN_TEXTS.min(tally.answered.max(0) as usize);
         let mut found: Vec<Value> = Vec::new();
-        order::descend_survey(store, survey, (since, until), &[text_term(question_id)], |row| {
+        order::descend_survey(store, survey, span, &[text_term(question_id)], |row| {
             if found.len() >= wanted {
                 return Ok(false);
             }
