@@ -77,7 +77,7 @@ pub fn explain(source: &Source, starts: &Starts, question: &Question, progress: 
     // At that moment the name may have been an alias, also of another one.
     let mut name = question.user_id.clone();
     for _ in 0..MAX_ALIASES {
-        match explain_name((source, starts), question, &name, &progress)? {
+        match explain_name(source, starts, question, &name, &progress)? {
             Explained::User(explained) => return Ok(*explained),
             Explained::AliasOf(owner) => name = owner,
         }
@@ -91,7 +91,8 @@ enum Explained {
 }
 
 fn explain_name(
-    (source, starts): (&Source, &Starts),
+    source: &Source,
+    starts: &Starts,
     question: &Question,
     user_id: &str,
     progress: impl Fn(u64),

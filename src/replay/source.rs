@@ -48,6 +48,14 @@ pub struct Source {
     pub shared: Shared,
 }
 
+/// What a replay of a partition can begin with.
+pub(super) struct Usable {
+    /// The offset of the journal's first record.
+    pub start: u64,
+    /// The snapshots that the journal goes on from, the furthest first.
+    pub snapshots: Vec<Manifest>,
+}
+
 /// The state that a partition's journal is applied to, on a store of its own.
 pub struct StartingState {
     pub store: Arc<Store>,
@@ -161,16 +169,16 @@ impl Source {
         &self,
         partition: u32,
         time: Millis,
-        (start, usable): (u64, Vec<Manifest>),
+        usable: Usable,
         mut open: impl FnMut(Option<&Manifest>) -> Result<Option<T>, Error>,
     ) -> Result<T, Error> {
-        for manifest in usable.iter().filter(|manifest| manifest.subject.created_at <= time) {
+        for manifest in usable.snapshots.iter().filter(|manifest| manifest.subject.created_at <= time) {
             if let Some(opened) = open(Some(manifest))? {
                 return Ok(opened);
             }
         }
-        let untrimmed = refuse_trimmed(TopicPartition { topic: Topic::Events, partition }, start);
-        untrimmed.map_err(|why| match usable.last() {
+        let untrimmed = refuse_trimmed(TopicPartition { topic: Topic::Events, partition }, usable.start);
+        untrimmed.map_err(|why| match usable.snapshots.last() {
             Some(earliest) => Error::refused(format!(
                 "{why}. The earliest that can be begun with is of {}",
                 format_time(earliest.subject.created_at)
@@ -205,8 +213,8 @@ impl Source {
     /// # Errors
     /// When there is none.
     pub fn begin_early(&self, partition: u32, into: &Path) -> Result<StartingState, Error> {
-        let (start, usable) = self.usable(partition)?;
-        for manifest in usable.into_iter().rev().filter(|_| start > 0) {
+        let Usable { start, snapshots } = self.usable(partition)?;
+        for manifest in snapshots.into_iter().rev().filter(|_| start > 0) {
             match self.restored(&manifest, into)? {
                 Some((store, meta)) => return Ok(StartingState { store, meta, snapshot: Some(manifest) }),
                 None => std::fs::remove_dir_all(into)?,
@@ -220,7 +228,7 @@ impl Source {
     ///
     /// # Errors
     /// When the journal or the snapshots cannot be read.
-    pub(super) fn usable(&self, partition: u32) -> Result<(u64, Vec<Manifest>), Error> {
+    pub(super) fn usable(&self, partition: u32) -> Result<Usable, Error> {
         let start = self.bounds(TopicPartition { topic: Topic::Events, partition })?.start;
         let listed = match self.snapshots(partition) {
             Err(error) if start == 0 => {
@@ -229,16 +237,16 @@ impl Source {
             }
             listed => listed?,
         };
-        Ok((start, going_on_from(start, listed)))
+        Ok(Usable { start, snapshots: going_on_from(start, listed) })
     }
 
     /// The same of snapshots that were listed before.
     ///
     /// # Errors
     /// When the journal cannot be read.
-    pub(super) fn usable_of(&self, partition: u32, listed: Vec<Manifest>) -> Result<(u64, Vec<Manifest>), Error> {
+    pub(super) fn usable_of(&self, partition: u32, listed: Vec<Manifest>) -> Result<Usable, Error> {
         let start = self.bounds(TopicPartition { topic: Topic::Events, partition })?.start;
-        Ok((start, going_on_from(start, listed)))
+        Ok(Usable { start, snapshots: going_on_from(start, listed) })
     }
 
     fn begin_empty(&self, partition: u32, start: u64, into: &Path) -> Result<StartingState, Error> {

@@ -2,10 +2,12 @@
 //! next explanation then costs the records behind the snapshot, not the snapshot.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::look_ahead::LookAhead;
+use super::source::Usable;
 use super::{Error, Source, StartingState};
 use askwhen_domain::time::Millis;
 use askwhen_partition::admission::Admission;
@@ -75,13 +77,15 @@ impl Starts {
     /// As [`Source::begin`].
     pub fn begin(&self, source: &Source, partition: u32, time: Millis) -> Result<Arc<Start>, Error> {
         let mut kept = self.kept.lock().expect("no panic holds this lock");
-        let (first, usable) = kept.usable(source, partition)?;
-        let newest = usable.iter().find(|manifest| manifest.subject.created_at <= time);
+        let usable = kept.usable(source, partition)?;
+        let newest = usable.snapshots.iter().find(|manifest| manifest.subject.created_at <= time);
         let wanted = newest.map_or(0, |manifest| manifest.subject.position);
-        if let Some(start) = kept.take(partition, time, (first.max(wanted.saturating_sub(PASSED_RECORDS)), wanted)) {
+        if let Some(start) =
+            kept.take(partition, time, usable.start.max(wanted.saturating_sub(PASSED_RECORDS))..=wanted)
+        {
             return Ok(start);
         }
-        let start = source.begin_with(partition, time, (first, usable), |manifest| {
+        let start = source.begin_with(partition, time, usable, |manifest| {
             let folder = tempfile::tempdir()?;
             let state = source.open(manifest, time, &folder.path().join("store"))?;
             Ok(state.map(|state| {
@@ -101,25 +105,25 @@ impl Starts {
 
 impl Kept {
     /// Where the journal begins, and the snapshots that it goes on from, the furthest first.
-    fn usable(&mut self, source: &Source, partition: u32) -> Result<(u64, Vec<Manifest>), Error> {
+    fn usable(&mut self, source: &Source, partition: u32) -> Result<Usable, Error> {
         if let Some((listed_at, manifests)) = self.listed.get(&partition)
             && listed_at.elapsed() < LISTED_FOR
         {
-            let (first, usable) = source.usable_of(partition, manifests.clone())?;
-            if first == 0 || !usable.is_empty() {
-                return Ok((first, usable));
+            let usable = source.usable_of(partition, manifests.clone())?;
+            if usable.start == 0 || !usable.snapshots.is_empty() {
+                return Ok(usable);
             }
         }
-        let (first, usable) = source.usable(partition)?;
-        self.listed.insert(partition, (Instant::now(), usable.clone()));
-        Ok((first, usable))
+        let usable = source.usable(partition)?;
+        self.listed.insert(partition, (Instant::now(), usable.snapshots.clone()));
+        Ok(usable)
     }
 
-    /// The furthest state of a partition from before a time whose position is in a span.
-    fn take(&mut self, partition: u32, time: Millis, (from, to): (u64, u64)) -> Option<Arc<Start>> {
+    /// The furthest state of a partition from before a time whose position is among `positions`.
+    fn take(&mut self, partition: u32, time: Millis, positions: RangeInclusive<u64>) -> Option<Arc<Start>> {
         let position = |kept: &KeptStart| kept.start.state.meta.next;
         let fits = |kept: &&KeptStart| {
-            kept.partition == partition && kept.start.state.meta.now <= time && (from..=to).contains(&position(kept))
+            kept.partition == partition && kept.start.state.meta.now <= time && positions.contains(&position(kept))
         };
         let found = self.starts.iter().filter(fits).max_by_key(|kept| position(kept))?.start.clone();
         // It is the last used one now.
