@@ -19,15 +19,24 @@ pub enum Beginning {
     At(Moment),
 }
 
+/// A text that is no [`Moment`], or no [`Beginning`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    #[error("it must be {WANTED}")]
+    Moment,
+    #[error("it must be start, end, {WANTED}")]
+    Beginning,
+}
+
 const WANTED: &str = "a time such as 2026-11-01T08:30:00Z, a date, or so long ago, such as 30m or 7d";
 
 impl FromStr for Moment {
-    type Err = String;
+    type Err = Unreadable;
 
-    fn from_str(text: &str) -> Result<Moment, String> {
+    fn from_str(text: &str) -> Result<Moment, Unreadable> {
         let ago = || time::parse_duration(text).ok().map(|span| Clock::new().wall().saturating_sub(span));
         let at = time::read_time(text).or_else(ago).or_else(|| (text == "now").then(|| Clock::new().wall()));
-        at.map(Moment).ok_or_else(|| format!("it must be {WANTED}"))
+        at.map(Moment).ok_or(Unreadable::Moment)
     }
 }
 
@@ -38,13 +47,13 @@ impl fmt::Display for Moment {
 }
 
 impl FromStr for Beginning {
-    type Err = String;
+    type Err = Unreadable;
 
-    fn from_str(text: &str) -> Result<Beginning, String> {
+    fn from_str(text: &str) -> Result<Beginning, Unreadable> {
         match text {
             "start" | "beginning" | "earliest" => Ok(Beginning::Start),
             "end" | "latest" => Ok(Beginning::End),
-            text => text.parse().map(Beginning::At).map_err(|_: String| format!("it must be start, end, {WANTED}")),
+            text => text.parse().map(Beginning::At).map_err(|_| Unreadable::Beginning),
         }
     }
 }
@@ -65,7 +74,7 @@ mod tests {
             assert!((span - time::MINUTE..=span).contains(&since), "{text}: {since}");
         }
         for wrong in ["", "yesterday", "7", "2026-13-01", "-1h"] {
-            assert!(at(wrong).unwrap_err().contains("or so long ago, such as 30m or 7d"), "{wrong}");
+            assert!(at(wrong).unwrap_err().to_string().contains("or so long ago, such as 30m or 7d"), "{wrong}");
         }
     }
 
@@ -75,6 +84,6 @@ mod tests {
             assert_eq!(text.parse(), Ok(from));
         }
         assert!(matches!("1h".parse(), Ok(Beginning::At(_))));
-        assert!("soon".parse::<Beginning>().unwrap_err().starts_with("it must be start, end, a time"));
+        assert!("soon".parse::<Beginning>().unwrap_err().to_string().starts_with("it must be start, end, a time"));
     }
 }

@@ -190,7 +190,7 @@ async fn versions_are_compared_and_nothing_is_sent() {
     let (code, out, error) = askwhen(dir, &["--data-dir", "data", "backtest", "-f", "tried.json", "--from", "365d"]);
     assert!(code == Some(0) && out.contains("users reached") && out.contains("reading alone"), "{out}{error}");
     for (arguments, says) in [
-        (&["-f", "tried.json", "--from", "yesterday"][..], "--from must be"),
+        (&["-f", "tried.json", "--from", "yesterday"][..], "'--from <TIME>': it must be a time"),
         (&["-f", "tried.json", "--from", "1d", "--answers", "some"], "--answers must be"),
         (&["-f", "tried.json", "--from", "1d", "--to", "2d"], "--from must be before --to"),
         (&["-f", "nowhere.yaml", "--from", "1d"], "nowhere.yaml"),
