@@ -155,7 +155,7 @@ test('Vue: the plugin, a trigger for a view, a survey in its place', async () =>
 
 test('the plain example asks at the start, and in its place when something is bought', async () => {
   const page = readFileSync(web + '../examples/web/index.html', 'utf8');
-  server.page('/example', page.replace('http://127.0.0.1:8080', server.other).replace('pk_PUT_YOUR_CLIENT_KEY_HERE', KEY));
+  server.page('/example', page.replace('http://127.0.0.1:8080', server.other).replace(/data-key="[^"]*"/, `data-key="${KEY}"`));
   server.offer('ShopHome', survey('nps'));
   server.offer('Bought', { ...survey('rating_star'), ui: { layout: 'inline' } });
   const shop = await fresh();
