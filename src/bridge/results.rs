@@ -15,7 +15,7 @@ use askwhen_domain::survey::question::QuestionType;
 use askwhen_domain::time::{self, Millis};
 use askwhen_wire::definition::{Code, Kind};
 use askwhen_wire::listing::{GroupBy, ResultsQuery, SurveyResults};
-use askwhen_wire::tally::{OTHER, QuestionTally, ResponseTally};
+use askwhen_wire::tally::{AskedQuestion, OTHER, QuestionTally, ResultsTally};
 use askwhen_wire::topics::response::ResponseBody;
 
 /// Responses read at a time.
@@ -82,7 +82,12 @@ impl App {
         let everything = ResultsQuery { since, ..ResultsQuery::default() };
         let known = lists.results(SurveyRef::new(&survey.project, &survey.survey_id), &everything).map_err(unlisted)?;
         let mut questions: Vec<String> = defined_questions(&definition).map(|(id, _)| id.to_owned()).collect();
-        questions.extend(known.total.questions.into_keys().filter(|id| !questions.contains(id)).collect::<Vec<_>>());
+        // A question that versions ask in several types has one column.
+        for AskedQuestion { question_id, .. } in known.total.questions.into_keys() {
+            if !questions.contains(&question_id) {
+                questions.push(question_id);
+            }
+        }
         let (sender, receiver) = tokio::sync::mpsc::channel(WAITING_PIECES);
         let scope = LineScope { survey, since, questions };
         tokio::task::spawn_blocking(move || write_lines(&*lists, &scope, format, &sender));
@@ -210,7 +215,7 @@ fn shown(survey_id: &str, found: &SurveyResults, definition: &Value) -> Value {
     let mut body = json!({"survey_id": survey_id});
     // Few answers to an anonymous survey would reveal who gave them.
     let is_anonymous = definition["anonymous"] == true;
-    let hides = |tally: &ResponseTally| is_anonymous && tally.responses < LEAST_ANONYMOUS;
+    let hides = |tally: &ResultsTally| is_anonymous && tally.responses < LEAST_ANONYMOUS;
     if is_anonymous {
         body["anonymous"] = true.into();
         body["hidden_below"] = LEAST_ANONYMOUS.into();
@@ -234,7 +239,7 @@ fn shown(survey_id: &str, found: &SurveyResults, definition: &Value) -> Value {
     body
 }
 
-fn summary(tally: &ResponseTally) -> Map<String, Value> {
+fn summary(tally: &ResultsTally) -> Map<String, Value> {
     let rate = if tally.responses == 0 { 0.0 } else { tally.completed as f64 / tally.responses as f64 };
     let summary = json!({
         "responses": tally.responses,
@@ -245,44 +250,44 @@ fn summary(tally: &ResponseTally) -> Map<String, Value> {
     summary.as_object().cloned().unwrap_or_default()
 }
 
-/// The questions of the definition in force, then those of earlier versions.
-fn questions(tally: &ResponseTally, texts: &BTreeMap<String, Vec<Value>>, definition: &Value) -> Vec<Value> {
+/// The questions of the definition in force, then those of earlier versions, also of those
+/// that asked a question under the same id in another type.
+fn questions(results: &ResultsTally, texts: &BTreeMap<String, Vec<Value>>, definition: &Value) -> Vec<Value> {
     let mut all = Vec::new();
+    let mut in_force = Vec::new();
     for (id, question) in defined_questions(definition) {
         let kind = serde_json::from_value(question["type"].clone()).unwrap_or(QuestionType::Info);
         if kind == QuestionType::Info {
             continue;
         }
-        let none = || QuestionTally {
-            kind,
-            text: question["text"].as_str().unwrap_or_default().to_owned(),
-            answered: 0,
-            answered_of_completed: 0,
-            values: BTreeMap::new(),
-        };
-        let known = tally.questions.get(id).cloned().unwrap_or_else(none);
-        all.push(question_shown(id, &known, Some(question), tally.completed, texts));
+        let asked = AskedQuestion { question_id: id.to_owned(), kind };
+        // Without an answer in this type, the other types say all that there is.
+        let is_of_id = |other: &AskedQuestion| other.question_id == id;
+        if results.questions.contains_key(&asked) || !results.questions.keys().any(is_of_id) {
+            all.push(question_shown(results, &asked, Some(question), texts));
+        }
+        in_force.push(asked);
     }
-    let is_defined = |id: &str| defined_questions(definition).any(|(known, _)| known == id);
-    for (id, known) in tally.questions.iter().filter(|(id, _)| !is_defined(id)) {
-        all.push(question_shown(id, known, None, tally.completed, texts));
-    }
+    let earlier = results.questions.keys().filter(|asked| !in_force.contains(asked));
+    all.extend(earlier.map(|asked| question_shown(results, asked, None, texts)));
     all
 }
 
 fn question_shown(
-    id: &str,
-    tally: &QuestionTally,
+    results: &ResultsTally,
+    asked: &AskedQuestion,
     definition: Option<&Value>,
-    completed: i64,
     texts: &BTreeMap<String, Vec<Value>>,
 ) -> Value {
+    let defined_text = definition.and_then(|question| question["text"].as_str());
+    let none = QuestionTally::new(asked.kind, defined_text.unwrap_or_default().to_owned());
+    let tally = results.questions.get(asked).map_or(&none, |question| &question.tally);
     let mut body = json!({
-        "question_id": id,
+        "question_id": asked.question_id,
         "type": tally.kind,
-        "text": definition.and_then(|question| question["text"].as_str()).unwrap_or(&tally.text),
+        "text": defined_text.unwrap_or(&tally.text),
         "answered": tally.answered,
-        "skipped": completed - tally.answered_of_completed,
+        "skipped": results.skipped(asked),
         "distribution": distribution(tally, definition),
     });
     let (sum, count) =
@@ -295,7 +300,7 @@ fn question_shown(
         body["nps"] = nps(tally);
     }
     if tally.kind == QuestionType::Text {
-        body["texts"] = texts.get(id).cloned().unwrap_or_default().into();
+        body["texts"] = texts.get(&asked.question_id).cloned().unwrap_or_default().into();
     }
     body
 }

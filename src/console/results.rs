@@ -14,8 +14,8 @@ use askwhen_domain::survey::question::QuestionType;
 use askwhen_domain::time::{self, DAY, Millis, TimeSpan};
 use askwhen_store::{Store, keys};
 use askwhen_wire::listing::{ResultsQuery, SurveyResults};
-use askwhen_wire::tally::ResponseTally;
-use askwhen_wire::topics::response::ResponseBody;
+use askwhen_wire::tally::{AskedQuestion, ResponseTally, ResultsTally};
+use askwhen_wire::topics::response::{AnswerRecord, ResponseBody};
 
 /// The most text answers that are shown of a question.
 const SHOWN_TEXTS: usize = 50;
@@ -26,13 +26,13 @@ const SHOWN_TEXTS: usize = 50;
 /// When the store cannot be read.
 pub fn of(store: &Store, survey: SurveyRef<'_>, query: &ResultsQuery) -> Result<SurveyResults, Error> {
     let (since, until) = (query.since.unwrap_or(0).max(0), query.until.unwrap_or(Millis::MAX));
-    let mut series: BTreeMap<String, ResponseTally> = BTreeMap::new();
+    let mut series: BTreeMap<String, ResultsTally> = BTreeMap::new();
     let mut results = SurveyResults::default();
     let mut add = |day: i64, circumstance: &Circumstance, tally: &ResponseTally| {
         if query.version.is_none_or(|version| version == circumstance.version) {
-            results.total.add(tally);
+            results.total.add(circumstance.version, tally);
             if let Some(by) = query.by {
-                series.entry(circumstance.group(day, by)).or_default().add(tally);
+                series.entry(circumstance.group(day, by)).or_default().add(circumstance.version, tally);
             }
         }
     };
@@ -106,19 +106,22 @@ fn texts(
     store: &Store,
     survey: SurveyRef<'_>,
     query: &ResultsQuery,
-    total: &ResponseTally,
+    total: &ResultsTally,
 ) -> Result<BTreeMap<String, Vec<Value>>, Error> {
     let mut all = BTreeMap::new();
     let span = TimeSpan::new(query.since.unwrap_or(0), query.until.unwrap_or(Millis::MAX));
-    for (question_id, tally) in total.questions.iter().filter(|(_, tally)| tally.kind == QuestionType::Text) {
-        let wanted = SHOWN_TEXTS.min(tally.answered.max(0) as usize);
+    let of_texts = total.questions.iter().filter(|(asked, _)| asked.kind == QuestionType::Text);
+    for (AskedQuestion { question_id, .. }, question) in of_texts {
+        let wanted = SHOWN_TEXTS.min(question.tally.answered.max(0) as usize);
         let mut found: Vec<Value> = Vec::new();
         order::descend_survey(store, survey, span, &[text_term(question_id)], |row| {
             if found.len() >= wanted {
                 return Ok(false);
             }
             let response = document::read(&row)?.response()?;
-            let answer = response.answers.iter().find(|answer| answer.question_id == *question_id);
+            let is_wanted =
+                |answer: &&AnswerRecord| answer.question_id == *question_id && answer.kind == QuestionType::Text;
+            let answer = response.answers.iter().find(is_wanted);
             let counts = !response.test && query.version.is_none_or(|version| version == response.survey_version);
             if let Some(answer) = answer.filter(|_| counts) {
                 found.push(serde_json::json!({

@@ -302,6 +302,15 @@ async fn results_keep_answers_of_another_type_apart() {
     assert_eq!((&first["answered"], &first["mean"]), (&json!(2), &json!(4.0)), "{first}");
     assert_eq!((&second["answered"], &second["mean"]), (&json!(3), &json!(null)), "{second}");
     assert_eq!(second["texts"].as_array().map(Vec::len), Some(3), "{second}");
+    for query in ["", "?by=locale"] {
+        let whole = server.get(&format!("/v1/surveys/s/results{query}")).await.body;
+        let groups = if query.is_empty() { vec![&whole] } else { whole["series"].as_array().unwrap().iter().collect() };
+        let shown = |question: &Value| ["type", "answered", "skipped", "mean"].map(|name| question[name].clone());
+        let questions: Vec<_> = groups[0]["questions"].as_array().unwrap().iter().map(shown).collect();
+        let text = [json!("text"), json!(3), json!(0), Value::Null];
+        let kind = first["type"].clone();
+        assert_eq!(questions, [text, [kind, json!(2), json!(0), json!(4.0)]], "{whole:#}");
+    }
 }
 
 /// By the conventions that dashboards and their rules stand on.

@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 
 use crate::error::Class;
-use crate::tally::ResponseTally;
+use crate::tally::ResultsTally;
 use askwhen_domain::time::{self, Millis};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -130,9 +130,9 @@ pub struct ResultsQuery {
 /// The results of a survey.
 #[derive(Debug, Clone, Default)]
 pub struct SurveyResults {
-    pub total: ResponseTally,
+    pub total: ResultsTally,
     /// By group, in the order of the groups' names.
-    pub series: Vec<(String, ResponseTally)>,
+    pub series: Vec<(String, ResultsTally)>,
     /// By question id, the newest text answers.
     pub texts: BTreeMap<String, Vec<Value>>,
 }

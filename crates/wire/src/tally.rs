@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::topics::response::{AnswerRecord, ResponseBody};
 use askwhen_domain::survey::question::QuestionType;
@@ -47,13 +47,10 @@ impl ResponseTally {
             add(&mut self.durations, three_digits(response.updated_at - response.created_at), sign);
         }
         for answer in &response.answers {
-            let question = self.questions.entry(answer.question_id.clone()).or_insert_with(|| QuestionTally {
-                kind: answer.kind,
-                text: answer.text.clone(),
-                answered: 0,
-                answered_of_completed: 0,
-                values: BTreeMap::new(),
-            });
+            let question = self
+                .questions
+                .entry(answer.question_id.clone())
+                .or_insert_with(|| QuestionTally::new(answer.kind, answer.text.clone()));
             question.answered += sign;
             question.answered_of_completed += if response.completed { sign } else { 0 };
             for value in values(answer) {
@@ -63,29 +60,71 @@ impl ResponseTally {
         self.questions.retain(|_, question| question.answered != 0);
     }
 
-    pub fn add(&mut self, other: &ResponseTally) {
+    pub fn is_empty(&self) -> bool {
+        self.responses == 0 && self.questions.is_empty()
+    }
+}
+
+/// A question of a survey, as some of its versions ask it: under the same id, others may ask
+/// in another type, and answers of two types cannot be added up.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AskedQuestion {
+    pub question_id: String,
+    pub kind: QuestionType,
+}
+
+/// The sum of the tallies of a survey's versions.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ResultsTally {
+    pub responses: i64,
+    pub completed: i64,
+    completed_of_versions: BTreeMap<u64, i64>,
+    durations: BTreeMap<Millis, i64>,
+    pub questions: BTreeMap<AskedQuestion, QuestionResults>,
+}
+
+/// The answers to a question, in all versions that ask it in this type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuestionResults {
+    pub tally: QuestionTally,
+    /// Versions with answers to it.
+    versions: BTreeSet<u64>,
+}
+
+impl ResultsTally {
+    /// Adds responses to one version of the survey.
+    pub fn add(&mut self, version: u64, other: &ResponseTally) {
         self.responses += other.responses;
         self.completed += other.completed;
+        *self.completed_of_versions.entry(version).or_default() += other.completed;
         for (duration, count) in &other.durations {
             add(&mut self.durations, *duration, *count);
         }
         for (question_id, tally) in &other.questions {
-            let own = self.questions.entry(question_id.clone()).or_insert_with(|| QuestionTally {
-                answered: 0,
-                answered_of_completed: 0,
-                values: BTreeMap::new(),
-                ..tally.clone()
+            let asked = AskedQuestion { question_id: question_id.clone(), kind: tally.kind };
+            let own = self.questions.entry(asked).or_insert_with(|| QuestionResults {
+                tally: QuestionTally::new(tally.kind, tally.text.clone()),
+                versions: BTreeSet::new(),
             });
-            own.answered += tally.answered;
-            own.answered_of_completed += tally.answered_of_completed;
+            own.versions.insert(version);
+            own.tally.answered += tally.answered;
+            own.tally.answered_of_completed += tally.answered_of_completed;
             for (value, count) in &tally.values {
-                add(&mut own.values, value.clone(), *count);
+                add(&mut own.tally.values, value.clone(), *count);
             }
         }
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.responses == 0 && self.questions.is_empty()
+    /// How many completed responses have no answer to a question. Where versions ask it in
+    /// several types, those of versions with an answer in this type count.
+    pub fn skipped(&self, asked: &AskedQuestion) -> i64 {
+        let types = self.questions.keys().filter(|other| other.question_id == asked.question_id).count();
+        let Some(question) = self.questions.get(asked) else { return self.completed };
+        let completed = match types {
+            1 => self.completed,
+            _ => question.versions.iter().filter_map(|version| self.completed_of_versions.get(version)).sum(),
+        };
+        completed - question.tally.answered_of_completed
     }
 
     /// The median duration of completed responses.
@@ -103,6 +142,11 @@ impl ResponseTally {
 }
 
 impl QuestionTally {
+    /// Of a question without answers.
+    pub fn new(kind: QuestionType, text: String) -> QuestionTally {
+        QuestionTally { kind, text, answered: 0, answered_of_completed: 0, values: BTreeMap::new() }
+    }
+
     /// The numeric values, with how often each was given.
     pub fn numbers(&self) -> impl Iterator<Item = (f64, i64)> {
         self.values.iter().filter_map(|(value, count)| Some((value.parse().ok()?, *count)))
@@ -170,17 +214,36 @@ mod tests {
         ];
         let mut tally = ResponseTally::default();
         all.iter().for_each(|one| tally.count(one, 1));
-        assert_eq!((tally.responses, tally.completed, tally.median_duration_ms()), (3, 2, Some((999 + 12_300) / 2)));
+        assert_eq!((tally.responses, tally.completed), (3, 2));
         let values: Vec<&String> = tally.questions.values().flat_map(|q| q.values.keys()).collect();
         assert!(values.iter().any(|value| *value == OTHER) && !values.iter().any(|value| value.contains("words")));
-        let mut halves = ResponseTally::default();
+        let (mut whole, mut halves) = (ResultsTally::default(), ResultsTally::default());
+        whole.add(1, &tally);
         for one in &all {
             let mut half = ResponseTally::default();
             half.count(one, 1);
-            halves.add(&half);
+            halves.add(1, &half);
         }
-        assert_eq!(halves, tally);
+        assert_eq!((halves.responses, halves.median_duration_ms()), (3, Some((999 + 12_300) / 2)));
+        assert_eq!(halves.median_duration_ms(), whole.median_duration_ms());
         all.iter().for_each(|one| tally.count(one, -1));
         assert_eq!(tally, ResponseTally::default());
+    }
+    #[test]
+    fn a_question_that_changed_its_type_is_two() {
+        let mut results = ResultsTally::default();
+        let versions =
+            [(1, "5", QuestionType::RatingStar), (2, "\"good\"", QuestionType::Text), (3, "9", QuestionType::Nps)];
+        for (version, value, kind) in versions {
+            let mut tally = ResponseTally::default();
+            tally.count(&response(value, kind, true, 1_000), 1);
+            results.add(version, &tally);
+        }
+        assert_eq!((results.responses, results.questions.len()), (3, 3));
+        for (asked, question) in &results.questions {
+            assert_eq!((question.tally.kind, question.tally.answered), (asked.kind, 1));
+            assert!(question.tally.values.len() <= 1);
+            assert_eq!(results.skipped(asked), 0, "other versions do not ask it like this");
+        }
     }
 }

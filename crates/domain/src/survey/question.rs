@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::survey::filter::{Condition, Op};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum QuestionType {
     Text,

@@ -59,7 +59,7 @@ function OfSurvey({ id, survey, query }: { id: string; survey: SurveyDefinition 
               {data.responses === 0 && <Empty title="Nobody has answered in this time."><p>See in the funnel below how far users come, and which gate keeps them back.</p></Empty>}
               {data.series.length > 0 && <Series title={`Responses by ${words(query.get('by') ?? 'day')}`} unit="Responses" points={data.series.map(point)} />}
             </Section>
-            {data.questions.map((question) => <OfQuestion key={question.question_id} question={question} text={question.text ?? texts.get(question.question_id)} />)}
+            {data.questions.map((question) => <OfQuestion key={`${question.question_id} ${question.type}`} question={question} text={question.text ?? texts.get(question.question_id)} />)}
           </>
         )}
       </Await>
