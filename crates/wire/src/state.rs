@@ -2,6 +2,8 @@
 //! new version byte, and [`decode`] keeps a reader for every released one; numbers are
 //! never reused. 1 and 2 were never released.
 
+use std::borrow::Cow;
+
 use super::error::Class;
 use askwhen_domain::user::User;
 
@@ -26,6 +28,8 @@ pub enum Error {
     Damaged(#[from] postcard::Error),
     #[error("the state cannot be read: it is empty")]
     Empty,
+    #[error("the state cannot be read: {0} bytes stand behind it")]
+    Longer(usize),
 }
 
 impl Error {
@@ -34,6 +38,7 @@ impl Error {
             Error::UnknownVersion(_) => "unknown_version",
             Error::Damaged(_) => "damaged",
             Error::Empty => "empty",
+            Error::Longer(_) => "longer",
         }
     }
 
@@ -41,7 +46,7 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Error::UnknownVersion(_) => Class::Refuse,
-            Error::Damaged(_) | Error::Empty => Class::Fatal,
+            Error::Damaged(_) | Error::Empty | Error::Longer(_) => Class::Fatal,
         }
     }
 }
@@ -72,18 +77,23 @@ pub fn encode(user: &User) -> Vec<u8> {
 /// # Errors
 /// When the bytes are of a later format or damaged.
 pub fn decode(bytes: &[u8]) -> Result<User, Error> {
-    match bytes.split_first() {
-        // A later format adds its own reader before this one, which stays.
-        Some((8, rest)) => Ok(postcard::from_bytes::<User>(rest)?.restored()),
-        // A missing identity or extension is a zero byte, and so is an empty map.
-        Some((7, rest)) => Ok(postcard::from_bytes::<User>(&[rest, &[0]].concat())?.restored()),
-        Some((6, rest)) => Ok(postcard::from_bytes::<User>(&[rest, &[0; 2]].concat())?.restored()),
-        Some((5, rest)) => Ok(postcard::from_bytes::<User>(&[rest, &[0; 2]].concat())?.summarized()),
-        Some((4, rest)) => Ok(postcard::from_bytes::<User>(&[rest, &[0; 3]].concat())?.summarized()),
-        Some((3, rest)) => Ok(postcard::from_bytes::<User>(&[rest, &[0; 4]].concat())?.summarized()),
-        Some((&other, _)) => Err(Error::UnknownVersion(other)),
-        None => Err(Error::Empty),
+    let (version, rest) = bytes.split_first().ok_or(Error::Empty)?;
+    // A later format adds its own reader before this one, which stays. A missing identity
+    // or extension is a zero byte, and so is an empty map.
+    let missing: &[u8] = match version {
+        8 => &[],
+        7 => &[0],
+        6 | 5 => &[0; 2],
+        4 => &[0; 3],
+        3 => &[0; 4],
+        other => return Err(Error::UnknownVersion(*other)),
+    };
+    let whole = if missing.is_empty() { Cow::Borrowed(rest) } else { Cow::Owned([rest, missing].concat()) };
+    let (user, behind) = postcard::take_from_bytes::<User>(&whole)?;
+    if !behind.is_empty() {
+        return Err(Error::Longer(behind.len()));
     }
+    Ok(user.restored())
 }
 
 #[cfg(test)]
@@ -108,6 +118,8 @@ mod tests {
         };
         user.survey_mut("s").facts.push(ActivationEvent::new(1, activated.into()));
         let mut earlier = encode(&user);
+        let longer = [&earlier[..], &[0]].concat();
+        assert_eq!(decode(&longer), Err(Error::Longer(1)), "it is no state with something else behind it");
         for version in [4, 3] {
             earlier[0] = version;
             assert_eq!(earlier.pop(), Some(0));
