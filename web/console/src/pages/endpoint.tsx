@@ -46,7 +46,7 @@ export function EndpointPage({ id }: { id: string }) {
             <Section title="Definition">
               {canChange
                 ? <EndpointForm given={definitionOf(endpoint)} etag={etag} onSaved={loaded.reload} onSwitched={loaded.reload} />
-                : <Code text={JSON.stringify(definitionOf(endpoint), null, 2)} label="definition" />}
+                : <Code text={JSON.stringify(definitionOf(endpoint), null, 2)} label="endpoint as JSON" />}
             </Section>
           </>
         )}
