@@ -252,7 +252,7 @@ test('a viewer reads the configuration of the process, and the definition of an 
   assert.deepEqual(shown, server.config);
   await page.getByText('78 MiB of 6.0 GiB').waitFor();
   await visit(server, page, '/endpoints/crm');
-  assert.equal(JSON.parse(await page.getByRole('region', { name: 'definition', exact: true }).innerText()).url, 'https://crm.example/hooks');
+  assert.equal(JSON.parse(await page.getByRole('region', { name: 'endpoint as JSON', exact: true }).innerText()).url, 'https://crm.example/hooks');
   assert.deepEqual(await wrongs(page), []);
   await page.context().close();
 });
