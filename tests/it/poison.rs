@@ -28,11 +28,36 @@ fn dies(dir: &Path, fault: &str) {
     }
 }
 
+/// A server that is running dies, and the next two that are started.
+async fn dies_three_times(server: Server, dir: &Path, fault: &str) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while server.request(Method::GET, "/livez").send().await.is_ok() {
+        assert!(Instant::now() < deadline, "{fault} does not end it");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    drop(server);
+    dies(dir, fault);
+    dies(dir, fault);
+}
+
+/// A server that says that it has stopped at a place, and what to do.
+async fn stopped_at(dir: &Arc<tempfile::TempDir>, fault: &str, place: &str) -> Server {
+    let server = Server::unready(dir.clone(), &["--dev"], &[("ASKWHEN_FAULT", fault)]);
+    let stopped =
+        async || server.get("/readyz").await.body["reasons"].to_string().contains(&format!("askwhen skip {place}"));
+    server.until("it says what has stopped, and what to do", stopped).await;
+    server
+}
+
 /// Where the next record of a user will stand.
 fn next_place(dir: &Path, user: &str) -> (u32, usize) {
     let partition = partition_of(user, PARTITIONS);
-    let count = tail(dir, "events").iter().filter(|record| record["partition"] == partition).count();
-    (partition, count)
+    (partition, end_of(dir, "events", partition))
+}
+
+/// The offset that the next record of a topic's partition will have.
+fn end_of(dir: &Path, topic: &str, partition: u32) -> usize {
+    tail(dir, topic).iter().filter(|record| record["partition"] == partition).count()
 }
 
 /// Puts attributes of a user; the process may die of it.
@@ -60,20 +85,10 @@ async fn three_deaths_at_a_record_stop_its_partition_until_an_operator_skips_it(
         let fault = format!("applying={place}:abort");
         let server = Server::on(dir.clone(), &["--dev"], &[("ASKWHEN_FAULT", &fault)]).await;
         assert!([None, Some(202)].contains(&put(&server, &user, "poison").await));
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while server.request(Method::GET, "/livez").send().await.is_ok() {
-            assert!(Instant::now() < deadline, "{fault} does not end it");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        drop(server);
-        dies(dir.path(), &fault);
-        dies(dir.path(), &fault);
+        dies_three_times(server, dir.path(), &fault).await;
 
         // The others are served; what comes is kept.
-        let server = Server::unready(dir.clone(), &["--dev"], &[("ASKWHEN_FAULT", &fault)]);
-        let stopped =
-            async || server.get("/readyz").await.body["reasons"].to_string().contains(&format!("askwhen skip {place}"));
-        server.until("it says what has stopped, and what to do", stopped).await;
+        let server = stopped_at(&dir, &fault, &place).await;
         assert_eq!(server.trigger(&other, "Main").await["reason"], "offered");
         assert_eq!(put(&server, &user, "behind").await, Some(202));
         let server = if running {
@@ -114,11 +129,6 @@ async fn three_deaths_at_a_record_stop_its_partition_until_an_operator_skips_it(
     assert_eq!(report["differences"], 0, "{report}");
 }
 
-/// The places of a topic's records from this one of a partition on.
-fn end_of(dir: &Path, topic: &str, partition: u32) -> usize {
-    tail(dir, topic).iter().filter(|record| record["partition"] == partition).count()
-}
-
 /// An answer of a user, for which a webhook is sent.
 async fn answer(server: &Server, user: &str) {
     let offer = server.trigger(user, "Main").await["survey"]["offer_id"].as_str().expect("an offer").to_owned();
@@ -148,20 +158,10 @@ async fn three_deaths_at_a_record_of_the_delivery_stop_its_webhooks_until_an_ope
         let fault = format!("folding={place}:abort");
         let server = Server::on(dir.clone(), &["--dev"], &[("ASKWHEN_FAULT", &fault)]).await;
         answer(&server, &user).await;
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while server.request(Method::GET, "/livez").send().await.is_ok() {
-            assert!(Instant::now() < deadline, "{fault} does not end it");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        drop(server);
-        dies(dir.path(), &fault);
-        dies(dir.path(), &fault);
+        dies_three_times(server, dir.path(), &fault).await;
 
         // Requests are answered, and webhooks of the other partitions are sent.
-        let server = Server::unready(dir.clone(), &["--dev"], &[("ASKWHEN_FAULT", &fault)]);
-        let stopped =
-            async || server.get("/readyz").await.body["reasons"].to_string().contains(&format!("askwhen skip {place}"));
-        server.until("it says what has stopped, and what to do", stopped).await;
+        let server = stopped_at(&dir, &fault, &place).await;
         answer(&server, &behind).await;
         let before = receiver.got().len();
         answer(&server, &other).await;
@@ -208,14 +208,7 @@ async fn the_lists_leave_out_a_record_of_which_the_process_has_died_three_times(
     let fault = format!("listing={place}:abort");
     let server = Server::on(dir.clone(), &["--dev"], &[("ASKWHEN_FAULT", &fault)]).await;
     assert_eq!(server.trigger(user, "Main").await["reason"], "offered");
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while server.request(Method::GET, "/livez").send().await.is_ok() {
-        assert!(Instant::now() < deadline, "{fault} does not end it");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    drop(server);
-    dies(dir.path(), &fault);
-    dies(dir.path(), &fault);
+    dies_three_times(server, dir.path(), &fault).await;
     let server = Server::on(dir.clone(), &["--dev"], &[("ASKWHEN_FAULT", &fault)]).await;
     for n in 0..3 {
         server.trigger(user, &format!("Other{n}")).await;
