@@ -16,9 +16,26 @@ use askwhen_wire::topic::Topic;
 /// # Errors
 /// When the journal cannot be read.
 pub fn admission(source: &Source, partition: u32, meta: &CheckpointMeta) -> Result<Admission, Error> {
-    let mut ahead = LookAhead::new(source, partition, meta);
-    ahead.go_on(source)?;
-    Ok(ahead.admission)
+    let mut admission = source.rules(partition);
+    let at = TopicPartition { topic: Topic::Events, partition };
+    each_record(source, at, meta.next, |record| admission.look_ahead(meta.bound_macs_from, record))?;
+    Ok(admission)
+}
+
+/// Passes what the journal has from an offset on to `each`; returns the offset behind it.
+///
+/// # Errors
+/// When the journal cannot be read.
+fn each_record(source: &Source, at: TopicPartition, from: u64, mut each: impl FnMut(&Record)) -> Result<u64, Error> {
+    // Others may be reading this partition with the consumer `replay`.
+    let mut journal_reader = source.reader_for("look-ahead", at, from);
+    let mut next = from;
+    loop {
+        let records = journal_reader.read()?;
+        let Some(last) = records.last() else { return Ok(next) };
+        next = last.offset + 1;
+        records.iter().for_each(&mut each);
+    }
 }
 
 /// The look goes on where it ended, so that whoever keeps it reads each record once.
@@ -49,14 +66,9 @@ impl LookAhead {
     /// # Errors
     /// When the journal cannot be read.
     pub fn go_on(&mut self, source: &Source) -> Result<(), Error> {
-        // Others may be reading this partition with the consumer `replay`.
-        let mut journal_reader = source.reader_for("look-ahead", self.at, self.next);
-        loop {
-            let records = journal_reader.read()?;
-            let Some(last) = records.last() else { return Ok(()) };
-            self.next = last.offset + 1;
-            records.iter().for_each(|record| self.look_at(record));
-        }
+        let (at, next) = (self.at, self.next);
+        self.next = each_record(source, at, next, |record| self.look_at(record))?;
+        Ok(())
     }
 
     fn look_at(&mut self, record: &Record) {
