@@ -21,7 +21,8 @@ def main():
     with api.ApiClient(api.Configuration(host=BASE, access_token=KEY)) as connection:
         surveys, users = api.SurveysApi(connection), api.UsersApi(connection)
         question = {"question_id": "q1", "type": "single_choice", "text": "Which?", "options": ["a", {"value": "b", "text": "B"}]}
-        survey = {"name": "From Python", "status": "active", "show_on": [{"trigger": "Python"}], "questions": [question]}
+        several = {"question_id": "q2", "type": "multi_choice", "text": "And which?", "options": ["c", "d"], "other": {"text": "Another"}}
+        survey = {"name": "From Python", "status": "active", "show_on": [{"trigger": "Python"}], "questions": [question, several]}
         survey["frequency"] = {"repeat": "once", "global_cooldown": "ignore"}
         changed = surveys.put_survey("from-python", api.SurveyDefinition.from_dict(survey))
         assert changed.changed, changed
@@ -33,14 +34,16 @@ def main():
         decision = users.post_user_trigger("py", "Python", trigger_request=api.TriggerRequest())
         assert decision.reason == "offered" and decision.survey.survey_id == "from-python", decision
         assert [option.actual_instance for option in decision.survey.questions[0].options][0], decision
-        answers = api.Answers.from_dict({"answers": [{"question_id": "q1", "value": "b"}], "completed": True})
+        chosen = ["c", {"other": "e"}]
+        given = [{"question_id": "q1", "value": "b"}, {"question_id": "q2", "value": chosen}]
+        answers = api.Answers.from_dict({"answers": given, "completed": True})
         answered = users.post_answers("py", decision.survey.offer_id, answers)
         assert answered.status == "accepted", answered
         until = time.monotonic() + 30
         while not (rows := api.ResponsesApi(connection).get_responses(user_id="py", status="completed").responses):
             assert time.monotonic() < until, "the list of responses stays empty"
             time.sleep(0.1)
-        assert rows[0].answers[0].value.actual_instance == "b", rows
+        assert [answer.value for answer in rows[0].answers] == ["b", chosen], rows
         results = surveys.get_survey_results("from-python")
         assert results.questions[0].distribution[1].count == 1, results
         try:

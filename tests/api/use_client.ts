@@ -16,7 +16,10 @@ const surveyDefinition: api.SurveyDefinition = {
   status: 'active',
   showOn: [{ trigger: 'TypeScript' }],
   frequency: { repeat: 'once', globalCooldown: 'ignore' },
-  questions: [{ questionId: 'q1', type: 'single_choice', text: 'Which?', options: ['a', { value: 'b', text: 'B' }] }],
+  questions: [
+    { questionId: 'q1', type: 'single_choice', text: 'Which?', options: ['a', { value: 'b', text: 'B' }] },
+    { questionId: 'q2', type: 'multi_choice', text: 'And which?', options: ['c', 'd'], other: { text: 'Another' } },
+  ],
 };
 const changed = await surveys.putSurvey({ surveyId: 'from-typescript', surveyDefinition });
 must(changed.changed, changed);
@@ -29,12 +32,15 @@ must('status' in taken && taken.status === 'accepted', taken);
 
 const decision = await users.postUserTrigger({ userId: 'ts', trigger: 'TypeScript', triggerRequest: {} });
 must(decision.reason === 'offered' && decision.survey?.surveyId === 'from-typescript', decision);
-const answers: api.Answers = { answers: [{ questionId: 'q1', value: 'b' }], completed: true };
+const chosen = ['c', { other: 'e' }];
+const given = [{ questionId: 'q1', value: 'b' }, { questionId: 'q2', value: chosen }];
+const answers: api.Answers = { answers: given, completed: true };
 const answered = await users.postAnswers({ userId: 'ts', offerId: decision.survey!.offerId, answers });
 must(answered.status === 'accepted', answered);
 
 const shown = await users.getOffer({ userId: 'ts', offerId: decision.survey!.offerId });
 must(shown.completed && shown.answers[0]?.value === 'b', shown);
+must(JSON.stringify(shown.answers[1]?.value) === JSON.stringify(chosen), shown);
 const missing = await surveys.getSurvey({ surveyId: 'nothing' }).catch((error: unknown) => error);
 must(missing instanceof api.ResponseError && missing.response.status === 404, missing);
 console.log('client: TypeScript');

@@ -421,11 +421,12 @@ export interface components {
         };
         Answer: {
             question_id: components["schemas"]["Id"];
-            value: components["schemas"]["AnswerValue"];
+            /** @description A text, a whole number, a choice, or several: as the question's type has it. */
+            value: unknown;
             answered_at?: components["schemas"]["GivenTime"] | null;
             duration_ms?: number | null;
         };
-        /** @description A text, a whole number, a choice, or several: as the question's type has it. */
+        /** @description What an answer may be. Clients that are made from a choice of types send several choices as an empty object, so answers name this by what they are not. */
         AnswerValue: string | number | unknown[] | {
             other: string;
         } | null;
@@ -457,7 +458,8 @@ export interface components {
             order?: number;
             type?: string;
             text?: string;
-            value: components["schemas"]["AnswerValue"];
+            /** @description A text, a whole number, a choice, or several: as the question's type has it. */
+            value: unknown;
             answered_at?: components["schemas"]["Time"];
             duration_ms?: number | null;
         } & {
