@@ -302,18 +302,23 @@ fn store_suite(store: &Store) {
     let keys = |entries: Vec<(Vec<u8>, Vec<u8>)>| entries.iter().map(|(k, _)| k[0]).collect::<Vec<u8>>();
     assert_eq!(keys(store.ascending(families::USERS, &[], 100).unwrap()), [0, 1, 2, 4, 8, 9]);
     assert_eq!(keys(store.ascending(families::USERS, &[3], 2).unwrap()), [4, 8]);
-    let descended = |from: u8, limit: usize| {
+    let walked = |is_up: bool, from: u8, limit: usize| {
         let mut keys = Vec::new();
         let each = |key: &[u8], value: &[u8]| {
             assert_eq!(store.get(families::USERS, key).unwrap().as_deref(), Some(value), "it can be read meanwhile");
             keys.push(key[0]);
             keys.len() < limit
         };
-        store.descend(families::USERS, &[from], each).unwrap();
+        match is_up {
+            true => store.ascend(families::USERS, &[from], each).unwrap(),
+            false => store.descend(families::USERS, &[from], each).unwrap(),
+        }
         keys
     };
-    assert_eq!(descended(8, 3), [8, 4, 2]);
-    assert_eq!(descended(7, 9), [4, 2, 1, 0], "from a key that is not there to the first of the family");
+    assert_eq!(walked(false, 8, 3), [8, 4, 2]);
+    assert_eq!(walked(false, 7, 9), [4, 2, 1, 0], "from a key that is not there to the first of the family");
+    assert_eq!(walked(true, 2, 3), [2, 4, 8]);
+    assert_eq!(walked(true, 3, 9), [4, 8, 9], "from a key that is not there to the last of the family");
     assert_eq!(store.get(families::USERS, &[4]).unwrap(), Some(vec![9]));
 }
 

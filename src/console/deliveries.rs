@@ -166,16 +166,17 @@ pub fn looked_for(filter: &Filter) -> PlaceFilter {
 pub fn causes(store: &Store, project: &str, since: Millis) -> Result<Vec<DeliveryCause>, Error> {
     // Terms are compared first, so that only one row of each cause is read.
     let mut by_terms: BTreeMap<Vec<u8>, DeliveryCause> = BTreeMap::new();
-    order::each_failure(store, project, since, |at, id, terms| {
-        let resent = u64::from(has_successor(store, id)?);
-        if let Some(known) = by_terms.get_mut(terms) {
-            (known.count, known.first_at) = (known.count + 1, known.first_at.min(at));
+    order::each_failure(store, project, since, |entry| {
+        let id = entry.id();
+        let resent = u64::from(has_successor(store, &id)?);
+        if let Some(known) = by_terms.get_mut(entry.terms()) {
+            (known.count, known.first_at) = (known.count + 1, known.first_at.min(entry.at));
             known.resent += resent;
             return Ok(());
         }
-        let Some(bytes) = store.get(families::INDEX, &order::row(List::Deliveries, id))? else { return Ok(()) };
+        let Some(bytes) = store.get(families::INDEX, &order::row(List::Deliveries, &id))? else { return Ok(()) };
         if let Some(cause) = read(&bytes)?.cause() {
-            by_terms.insert(terms.to_vec(), DeliveryCause { resent, ..cause });
+            by_terms.insert(entry.terms().to_vec(), DeliveryCause { resent, ..cause });
         }
         Ok(())
     })?;
@@ -231,11 +232,12 @@ pub fn resendable(
 ) -> Result<Vec<(String, DeliveryPlace)>, Error> {
     let PlaceFilter { terms, .. } = looked_for(filter);
     let mut found = Vec::new();
-    order::each_failure(store, project, filter.since.unwrap_or(0), |_, id, known| {
-        if !order::has_terms(known, &terms) {
+    order::each_failure(store, project, filter.since.unwrap_or(0), |entry| {
+        if !entry.has_terms(&terms) {
             return Ok(());
         }
-        let Some(bytes) = store.get(families::INDEX, &order::row(List::Deliveries, id))? else { return Ok(()) };
+        let bytes = store.get(families::INDEX, &order::row(List::Deliveries, &entry.id()))?;
+        let Some(bytes) = bytes else { return Ok(()) };
         let row = read(&bytes)?;
         let is_before = row.source.is_some_and(|at| ends.get(&at.partition).is_none_or(|end| at.offset < *end));
         let is_wanted = if missed_only { row.is_missed_by(&row.endpoint_id) } else { row.came_to_nothing() };

@@ -177,11 +177,10 @@ pub fn apply_erasure(
     let known = batch.get(&key)?.map(|bytes| erased::offset(&bytes)).transpose()?.unwrap_or(0);
     batch.put(key, at.offset.max(known).to_be_bytes().to_vec());
     for list in [List::Deliveries, List::Decisions, List::Responses] {
-        let prefix = order::of_user(list, user);
         let mut ids = Vec::new();
-        order::descend(store, &prefix, &[0xff; 9], |place, _| {
-            ids.push(String::from_utf8_lossy(place.get(prefix.len() + 8..).unwrap_or_default()).into_owned());
-            Ok(None::<()>)
+        order::each_of_user(store, list, user, |entry| {
+            ids.push(entry.id());
+            Ok(())
         })?;
         for id in ids {
             if list == List::Deliveries {

@@ -177,13 +177,53 @@ pub fn term(member: &str, value: &str) -> u32 {
     xxhash_rust::xxh3::xxh3_64(format!("{member}\0{value}").as_bytes()) as u32
 }
 
+/// The order of a row in the lists that are read newest first, which are far more often read
+/// than written off: the store goes upwards much faster than downwards.
+fn newest_first_order(at: Millis, id: &str) -> Vec<u8> {
+    [&(u64::MAX - at.max(0) as u64).to_be_bytes()[..], id.as_bytes()].concat()
+}
+
+/// The order before all rows that are older than `until`.
+fn older_than(until: Millis) -> Vec<u8> {
+    [&(u64::MAX - until.max(0) as u64).to_be_bytes()[..], &[0xff]].concat()
+}
+
+/// An entry of a list that is read newest first.
+pub struct IndexEntry<'a> {
+    pub at: Millis,
+    /// Its time and id, as they are ordered.
+    order: &'a [u8],
+    terms: &'a [u8],
+}
+
+impl<'a> IndexEntry<'a> {
+    fn parse(order: &'a [u8], terms: &'a [u8]) -> Result<IndexEntry<'a>, Error> {
+        let damaged = || Error::Damaged("an index entry of the lists has no time".into());
+        let time = order.get(..8).and_then(|time| time.try_into().ok()).ok_or_else(damaged)?;
+        Ok(IndexEntry { at: (u64::MAX - u64::from_be_bytes(time)) as Millis, order, terms })
+    }
+
+    pub fn id(&self) -> String {
+        String::from_utf8_lossy(&self.order[8..]).into_owned()
+    }
+
+    /// Whether it has all of some terms.
+    pub fn has_terms(&self, wanted: &[u32]) -> bool {
+        has_terms(self.terms, wanted)
+    }
+
+    /// All its terms.
+    pub fn terms(&self) -> &'a [u8] {
+        self.terms
+    }
+}
+
 /// The id at the end of an index key that begins with a prefix and a time.
 fn id_of(place: &[u8], prefix: &[u8]) -> String {
     String::from_utf8_lossy(place.get(prefix.len() + 8..).unwrap_or_default()).into_owned()
 }
 
-/// Whether an index entry has all of some terms.
-pub fn has_terms(entry: &[u8], wanted: &[u32]) -> bool {
+fn has_terms(entry: &[u8], wanted: &[u32]) -> bool {
     wanted.iter().all(|wanted| entry.chunks_exact(4).any(|term| term == wanted.to_be_bytes()))
 }
 
@@ -191,7 +231,7 @@ fn of_project(list: List, project: &str) -> Vec<u8> {
     [&[number(list), b'a'][..], &keys::named(project, "")].concat()
 }
 
-pub fn of_user(list: List, user: UserRef<'_>) -> Vec<u8> {
+fn of_user(list: List, user: UserRef<'_>) -> Vec<u8> {
     [&[number(list), b'u'][..], &keys::named(user.project, user.user_id), &[0]].concat()
 }
 
@@ -206,7 +246,7 @@ fn of_failures(project: &str) -> Vec<u8> {
 
 /// The index keys of a row: in its project's list, and in its user's.
 pub fn places(list: List, user: UserRef<'_>, at: Millis, id: &str) -> [Vec<u8>; 2] {
-    let order = keys::timed(at, id.as_bytes());
+    let order = newest_first_order(at, id);
     [of_project(list, user.project), of_user(list, user)].map(|prefix| [prefix, order.clone()].concat())
 }
 
@@ -217,7 +257,7 @@ pub fn place_in_survey(survey: SurveyRef<'_>, at: Millis, id: &str) -> Vec<u8> {
 
 /// The index key of a delivery among the failed ones.
 pub fn place_in_failures(project: &str, at: Millis, id: &str) -> Vec<u8> {
-    [of_failures(project), keys::timed(at, id.as_bytes())].concat()
+    [of_failures(project), newest_first_order(at, id)].concat()
 }
 
 /// Which index entries are searched.
@@ -249,29 +289,28 @@ pub fn page(
     let order = match wanted.cursor {
         Some(cursor) => {
             let place = hex::decode(cursor).map_err(|_| Error::Cursor)?;
-            place.strip_prefix(&[number(list)]).ok_or(Error::Cursor)?.to_vec()
+            place.strip_prefix(&[number(list)]).filter(|order| order.len() >= 8).ok_or(Error::Cursor)?.to_vec()
         }
-        None => filter.until.map_or_else(|| vec![0xff; 9], |until| keys::timed(until, &[])),
+        None => older_than(filter.until.unwrap_or(Millis::MAX)),
     };
     let mut page = Page::default();
     let since = filter.since.unwrap_or(0);
     // One row more than the page has, so that a cursor is only given when there are more.
-    descend(store, &prefix, &order, |place, terms| {
-        if keys::time_of(&place[prefix.len()..]).is_some_and(|at| at < since) {
-            return Ok(Some(()));
+    newest_first(store, &prefix, &order, |entry| {
+        if entry.at < since {
+            return Ok(false);
         }
-        if !has_terms(terms, &places.terms) {
-            return Ok(None);
+        if !entry.has_terms(&places.terms) {
+            return Ok(true);
         }
-        let Some(found) = store.get(families::INDEX, &row(list, &id_of(place, &prefix)))? else { return Ok(None) };
-        let Some(found) = shown(found)? else { return Ok(None) };
+        let Some(found) = store.get(families::INDEX, &row(list, &entry.id()))? else { return Ok(true) };
+        let Some(found) = shown(found)? else { return Ok(true) };
         if page.rows.len() == wanted.limit {
-            let place = [&[number(list)], &place[prefix.len()..]].concat();
-            page.next_cursor = Some(hex::encode(place));
-            return Ok(Some(()));
+            page.next_cursor = Some(hex::encode([&[number(list)], entry.order].concat()));
+            return Ok(false);
         }
         page.rows.push(found);
-        Ok(None)
+        Ok(true)
     })?;
     Ok(page)
 }
@@ -288,17 +327,28 @@ pub fn between(
     mut each: impl FnMut(Vec<u8>) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let prefix = of_project(list, project);
-    let early = |place: &[u8]| keys::time_of(&place[prefix.len()..]).is_some_and(|at| at < span.since);
-    descend(store, &prefix, &keys::timed(span.until, &[]), |place, _| {
-        if early(place) {
-            return Ok(Some(()));
+    newest_first(store, &prefix, &older_than(span.until), |entry| {
+        if entry.at < span.since {
+            return Ok(false);
         }
-        if let Some(bytes) = store.get(families::INDEX, &row(list, &id_of(place, &prefix)))? {
+        if let Some(bytes) = store.get(families::INDEX, &row(list, &entry.id()))? {
             each(bytes)?;
         }
-        Ok(None)
-    })?;
-    Ok(())
+        Ok(true)
+    })
+}
+
+/// Passes the index entries of a user's rows to `each`, newest first.
+///
+/// # Errors
+/// When the store cannot be read, and errors of `each`.
+pub fn each_of_user(
+    store: &Store,
+    list: List,
+    user: UserRef<'_>,
+    mut each: impl FnMut(&IndexEntry<'_>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    newest_first(store, &of_user(list, user), &[], |entry| each(entry).map(|()| true))
 }
 
 /// Passes the index entries of failed deliveries since a time to `each`, newest first.
@@ -309,18 +359,12 @@ pub fn each_failure(
     store: &Store,
     project: &str,
     since: Millis,
-    mut each: impl FnMut(Millis, &str, &[u8]) -> Result<(), Error>,
+    mut each: impl FnMut(&IndexEntry<'_>) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let prefix = of_failures(project);
-    descend(store, &prefix, &[0xff; 9], |place, terms| {
-        let at = keys::time_of(&place[prefix.len()..]).unwrap_or(0);
-        if at < since {
-            return Ok(Some(()));
-        }
-        each(at, &id_of(place, &prefix), terms)?;
-        Ok(None)
-    })?;
-    Ok(())
+    newest_first(store, &of_failures(project), &[], |entry| match entry.at < since {
+        true => Ok(false),
+        false => each(entry).map(|()| true),
+    })
 }
 
 /// Passes the responses of a survey in a time span to `each`, oldest first, with their
@@ -383,18 +427,19 @@ pub fn descend_survey(
     mut each: impl FnMut(Vec<u8>) -> Result<bool, Error>,
 ) -> Result<(), Error> {
     let prefix = of_survey(survey);
-    descend(store, &prefix, &keys::timed(span.until, &[]), |place, known| {
-        if keys::time_of(&place[prefix.len()..]).is_some_and(|at| at < span.since) {
-            return Ok(Some(()));
+    let mut found = Ok(true);
+    store.descend(families::ENTRIES, &[&prefix[..], &keys::timed(span.until, &[])].concat(), |place, known| {
+        let at = place.strip_prefix(&prefix[..]).and_then(keys::time_of);
+        if at.is_none_or(|at| at < span.since) {
+            return false;
         }
-        if !has_terms(known, terms) {
-            return Ok(None);
+        if has_terms(known, terms) {
+            let row = store.get(families::INDEX, &row(List::Responses, &id_of(place, &prefix)));
+            found = row.map_err(Error::from).and_then(|row| row.map_or(Ok(true), &mut each));
         }
-        let found = store.get(families::INDEX, &row(List::Responses, &id_of(place, &prefix)))?;
-        let goes_on = found.map_or(Ok(true), &mut each)?;
-        Ok((!goes_on).then_some(()))
+        matches!(found, Ok(true))
     })?;
-    Ok(())
+    found.map(|_| ())
 }
 
 /// Removes rows from before `before`, at most `limit`. `forget` returns the other index
@@ -409,19 +454,51 @@ pub fn prune(
     limit: usize,
     forget: impl Fn(&[u8], &mut WriteBatch<'_>) -> Result<Vec<Vec<u8>>, Error>,
 ) -> Result<(), Error> {
-    let all = [number(list), b'a'];
     let mut batch = WriteBatch::new(store);
-    for (place, _) in expired(store, families::ENTRIES, &all, 1, before, limit)? {
-        let project = place[all.len()..].split(|byte| *byte == 0).next().unwrap_or_default();
-        let prefix = &place[..all.len() + project.len() + 1];
-        let key = row(list, &id_of(&place, prefix));
+    for place in oldest(store, &[number(list), b'a'], before, limit)? {
+        let key = row(list, &place.id);
         if let Some(bytes) = store.get(families::INDEX, &key)? {
             forget(&bytes, &mut batch)?.into_iter().for_each(|place| batch.remove_from_index(place));
         }
-        batch.remove_from_index(place);
+        batch.remove_from_index(place.key);
         batch.delete(key);
     }
     Ok(store.write(batch.into_batch())?)
+}
+
+/// An index entry that is being removed.
+struct OldEntry {
+    key: Vec<u8>,
+    id: String,
+}
+
+/// At most `limit` entries from before `before` in the lists of all projects, oldest first in
+/// each.
+fn oldest(store: &Store, first: &[u8], before: Millis, limit: usize) -> Result<Vec<OldEntry>, Error> {
+    let mut found = Vec::new();
+    let mut from = first.to_vec();
+    while found.len() < limit {
+        let entries = store.ascending(families::ENTRIES, &from, 1)?;
+        let Some(rest) = entries.first().and_then(|(key, _)| key.strip_prefix(first)) else { break };
+        let project = rest.split(|byte| *byte == 0).next().unwrap_or_default();
+        let prefix = [first, project, &[0]].concat();
+        from = [&prefix[..], &[0xff; 9]].concat();
+        let mut read = Ok(());
+        store.descend(families::ENTRIES, &from, |key, terms| {
+            let Some(order) = key.strip_prefix(&prefix[..]) else { return false };
+            match IndexEntry::parse(order, terms) {
+                Ok(entry) if entry.at < before => found.push(OldEntry { key: key.to_vec(), id: entry.id() }),
+                Ok(_) => return false,
+                Err(error) => {
+                    read = Err(error);
+                    return false;
+                }
+            }
+            found.len() < limit
+        })?;
+        read?;
+    }
+    Ok(found)
 }
 
 /// Entries whose time is before `before`. Keys begin with `first`, then have `parts` parts
@@ -463,24 +540,19 @@ pub fn expired(
     }
 }
 
-/// Walks the index entries with a prefix downwards from `order`, that included, until
-/// `each` returns something.
-///
-/// # Errors
-/// When the store cannot be read, and errors of `each`.
-pub fn descend<T>(
+/// Passes the index entries with a prefix to `each`, newest first and from `order` on, until
+/// it returns false.
+fn newest_first(
     store: &Store,
     prefix: &[u8],
     order: &[u8],
-    mut each: impl FnMut(&[u8], &[u8]) -> Result<Option<T>, Error>,
-) -> Result<Option<T>, Error> {
-    let mut found = Ok(None);
-    store.descend(families::ENTRIES, &[prefix, order].concat(), |place, terms| {
-        if !place.starts_with(prefix) {
-            return false;
-        }
-        found = each(place, terms);
-        matches!(found, Ok(None))
+    mut each: impl FnMut(&IndexEntry<'_>) -> Result<bool, Error>,
+) -> Result<(), Error> {
+    let mut found = Ok(true);
+    store.ascend(families::ENTRIES, &[prefix, order].concat(), |place, terms| {
+        let Some(order) = place.strip_prefix(prefix) else { return false };
+        found = IndexEntry::parse(order, terms).and_then(|entry| each(&entry));
+        matches!(found, Ok(true))
     })?;
-    found
+    found.map(|_| ())
 }

@@ -73,8 +73,22 @@ impl Store {
         }
     }
 
-    /// Passes the entries from a key downwards to `each`, that key included, until it
-    /// returns false. Entries are not copied, so that going past many is cheap.
+    /// Passes the entries from a key upwards to `each`, that key included, until it returns
+    /// false. Entries are not copied, so that going past many is cheap.
+    ///
+    /// # Errors
+    /// When the store cannot be read or is damaged.
+    pub fn ascend(&self, family: Family, from: &[u8], each: impl FnMut(&[u8], &[u8]) -> bool) -> Result<(), Error> {
+        match self {
+            Store::Rocks(store) => store.ascend(family, from, each),
+            Store::Memory(store) => {
+                store.ascend(family, from, each);
+                Ok(())
+            }
+        }
+    }
+
+    /// The same downwards, which costs about three times as much.
     ///
     /// # Errors
     /// When the store cannot be read or is damaged.

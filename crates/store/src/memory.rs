@@ -127,6 +127,22 @@ impl Memory {
         entries.range((family, from.to_vec())..).map_while(own).take(limit).collect()
     }
 
+    /// See [`Store::ascend`](crate::Store::ascend). `each` may read the store.
+    pub fn ascend(&self, family: Family, from: &[u8], mut each: impl FnMut(&[u8], &[u8]) -> bool) {
+        let mut above = Bound::Included((family, from.to_vec()));
+        loop {
+            let next = {
+                let entries = self.entries.lock().expect("no panic holds this lock");
+                let next = entries.range((above, Bound::Unbounded)).next();
+                next.map(|(key, value)| (key.clone(), value.clone()))
+            };
+            match next {
+                Some((key, value)) if key.0 == family && each(&key.1, &value) => above = Bound::Excluded(key),
+                _ => return,
+            }
+        }
+    }
+
     /// See [`Store::descend`](crate::Store::descend). `each` may read the store.
     pub fn descend(&self, family: Family, from: &[u8], mut each: impl FnMut(&[u8], &[u8]) -> bool) {
         let mut below = Bound::Included((family, from.to_vec()));

@@ -310,6 +310,27 @@ impl Rocks {
         Ok(entries)
     }
 
+    /// See [`Store::ascend`](crate::Store::ascend).
+    ///
+    /// # Errors
+    /// When the store cannot be read or is damaged.
+    pub fn ascend(
+        &self,
+        family: Family,
+        from: &[u8],
+        mut each: impl FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), Error> {
+        let mut entries = self.db.raw_iterator_cf(self.handle(family));
+        entries.seek(from);
+        while let Some((key, value)) = entries.item() {
+            if !each(key, value) {
+                return Ok(());
+            }
+            entries.next();
+        }
+        entries.status().map_err(|e| self.failed(e))
+    }
+
     /// See [`Store::descend`](crate::Store::descend).
     ///
     /// # Errors
