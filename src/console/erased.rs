@@ -1,5 +1,7 @@
 //! Records of erasures, so that rows of a user that are read later are not listed either.
 
+use std::collections::BTreeSet;
+
 use super::error::Error;
 use super::order::{self, WriteBatch};
 use crate::console::families;
@@ -8,7 +10,7 @@ use askwhen_domain::refs::UserRef;
 use askwhen_store::{Batch, Store};
 
 /// The key contains a hash of the user, because the name must be forgotten.
-pub fn key_of(user: UserRef<'_>, partition: u32) -> Vec<u8> {
+fn key_of(user: UserRef<'_>, partition: u32) -> Vec<u8> {
     let hash = id::event_hash(user.project, user.user_id, "");
     [&[order::ERASED][..], &partition.to_be_bytes(), &hash.to_be_bytes()].concat()
 }
@@ -27,8 +29,39 @@ pub fn is_erased(store: &Store, user: UserRef<'_>, source: RecordPosition) -> Re
 /// # Errors
 /// When the store cannot be read.
 pub fn is_erased_in(batch: &WriteBatch<'_>, user: UserRef<'_>, source: RecordPosition) -> Result<bool, Error> {
+    if !batch.may_have_erasures(source.partition) {
+        return Ok(false);
+    }
     let erased_at = batch.get(&key_of(user, source.partition))?;
     Ok(erased_at.map(|bytes| offset(&bytes)).transpose()?.is_some_and(|at| source.offset < at))
+}
+
+/// Remembers that a user was erased by the journal record at this position.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn remember(batch: &mut WriteBatch<'_>, user: UserRef<'_>, at: RecordPosition) -> Result<(), Error> {
+    let key = key_of(user, at.partition);
+    let known = batch.get(&key)?.map(|bytes| offset(&bytes)).transpose()?.unwrap_or(0);
+    batch.put(key, at.offset.max(known).to_be_bytes().to_vec());
+    batch.note_erasure(at.partition);
+    Ok(())
+}
+
+/// The partitions, of the first `count`, in whose journals users were erased.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn partitions(store: &Store, count: u32) -> Result<BTreeSet<u32>, Error> {
+    let mut found = BTreeSet::new();
+    for partition in 0..count {
+        let first = [&[order::ERASED][..], &partition.to_be_bytes()].concat();
+        let entries = store.ascending(families::INDEX, &first, 1)?;
+        if entries.first().is_some_and(|(key, _)| key.starts_with(&first)) {
+            found.insert(partition);
+        }
+    }
+    Ok(found)
 }
 
 pub fn offset(bytes: &[u8]) -> Result<u64, Error> {

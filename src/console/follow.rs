@@ -81,6 +81,8 @@ pub(super) struct Follower {
     unchecked: BTreeSet<TopicPartition>,
     /// The offsets at which lists that are being rebuilt are complete.
     goals: BTreeMap<TopicPartition, u64>,
+    /// The partitions in whose journals users were erased, as the store has it.
+    erasures: BTreeSet<u32>,
     /// The store of the positions.
     followed: Weak<Store>,
     throttle: LogThrottle,
@@ -122,6 +124,7 @@ impl Follower {
             last: BTreeMap::new(),
             unchecked: BTreeSet::new(),
             goals: BTreeMap::new(),
+            erasures: BTreeSet::new(),
             followed: Weak::new(),
             throttle: LogThrottle::default(),
             attempts: Attempts::default(),
@@ -248,6 +251,7 @@ impl Follower {
             }
             self.positions.insert(at, next.max(bounds.start));
         }
+        self.erasures = erased::partitions(store, self.log.partitions())?;
         self.publish();
         Ok(())
     }
@@ -264,7 +268,7 @@ impl Follower {
     }
 
     fn follow(&mut self, store: &Store) -> Result<usize, Error> {
-        let mut batch = WriteBatch::new(store);
+        let mut batch = WriteBatch::with_erasures(store, self.erasures.clone());
         let mut read = 0;
         for partition in 0..self.log.partitions() {
             let mut parts = Vec::new();
@@ -297,6 +301,7 @@ impl Follower {
         }
         if read > 0 {
             let moved: Vec<(String, List)> = batch.moved().map(|(project, list)| (project.to_owned(), list)).collect();
+            let erasures = batch.take_erasures();
             let mut batch = batch.into_batch();
             let named = |(at, value): (&TopicPartition, &u64)| (at.to_string(), *value);
             let positions: BTreeMap<String, u64> = self.positions.iter().map(named).collect();
@@ -306,6 +311,7 @@ impl Follower {
             let incarnation = format!("{:032x}", self.log.incarnation());
             batch.put(families::META, INCARNATION_KEY, incarnation);
             store.write(batch)?;
+            self.erasures = erasures;
             self.shared.note_moved(moved);
         }
         let positions = &self.positions;

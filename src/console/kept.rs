@@ -173,9 +173,7 @@ pub fn apply_erasure(
     store: &Store,
     batch: &mut WriteBatch<'_>,
 ) -> Result<(), Error> {
-    let key = erased::key_of(user, at.partition);
-    let known = batch.get(&key)?.map(|bytes| erased::offset(&bytes)).transpose()?.unwrap_or(0);
-    batch.put(key, at.offset.max(known).to_be_bytes().to_vec());
+    erased::remember(batch, user, at)?;
     for list in [List::Deliveries, List::Decisions, List::Responses] {
         let mut ids = Vec::new();
         order::each_of_user(store, list, user, |entry| {

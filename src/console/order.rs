@@ -27,6 +27,9 @@ pub struct WriteBatch<'a> {
     tallies: BTreeMap<Vec<u8>, ResponseTally>,
     /// By project, the lists whose rows change.
     moved: BTreeSet<(String, List)>,
+    /// The partitions in whose journals users were erased; `None` when that is not known.
+    /// Most have none, and then nothing is looked up for each record.
+    erasures: Option<BTreeSet<u32>>,
 }
 
 impl<'a> WriteBatch<'a> {
@@ -38,7 +41,29 @@ impl<'a> WriteBatch<'a> {
             counters: BTreeMap::new(),
             tallies: BTreeMap::new(),
             moved: BTreeSet::new(),
+            erasures: None,
         }
+    }
+
+    /// A batch for which it is known in which partitions users were erased.
+    pub fn with_erasures(store: &'a Store, erasures: BTreeSet<u32>) -> WriteBatch<'a> {
+        WriteBatch { erasures: Some(erasures), ..WriteBatch::new(store) }
+    }
+
+    /// Whether a user may have been erased in the journal of a partition.
+    pub fn may_have_erasures(&self, partition: u32) -> bool {
+        self.erasures.as_ref().is_none_or(|erasures| erasures.contains(&partition))
+    }
+
+    pub fn note_erasure(&mut self, partition: u32) {
+        if let Some(erasures) = &mut self.erasures {
+            erasures.insert(partition);
+        }
+    }
+
+    /// The partitions in whose journals users were erased, with those of this round.
+    pub fn take_erasures(&mut self) -> BTreeSet<u32> {
+        self.erasures.take().unwrap_or_default()
     }
 
     /// # Errors
