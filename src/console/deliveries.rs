@@ -17,6 +17,8 @@ use askwhen_store::Store;
 use askwhen_wire::listing::{DeliveryCause, DeliveryPlace, Filter, List};
 use askwhen_wire::topics::{AttemptEnd, AttemptRecord, RetryRecord, SignedRequest, Source};
 
+/// The status that is shown of a failed delivery which another replaces.
+const RESENT: &str = "resent";
 /// The filter member with the id of a [`DeliveryCause`].
 const CAUSE: &str = "cause";
 /// The most attempts that are shown of a delivery; a delivery has a few dozen.
@@ -41,6 +43,10 @@ pub struct DeliveryRow {
     place: Option<RecordPosition>,
     /// The position of the journal record that caused it.
     source: Option<RecordPosition>,
+    /// The id of the failed delivery that it replaces.
+    replaces: Option<String>,
+    /// Whether another delivery replaces it.
+    is_resent: bool,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -86,7 +92,44 @@ pub fn apply_delivery(
     row.learn(delivery);
     (row.place, row.source) = (place, source);
     row.scrub_if_erased(batch)?;
-    keep(&row, batch)
+    keep(&row, batch)?;
+    // A failed delivery names its replacement beforehand.
+    if let Some(mut failed) = row.replaces.as_ref().map(|id| find(id, batch)).transpose()?.flatten() {
+        failed.is_resent = true;
+        keep(&failed, batch)?;
+    }
+    Ok(())
+}
+
+/// Prepares the row of the delivery that would replace one that has just failed, or learns
+/// that it is already there. So it is known without a search which deliveries replace
+/// others, and which were replaced.
+///
+/// # Errors
+/// When the store cannot be read.
+fn expect_successor(row: &mut DeliveryRow, batch: &mut WriteBatch<'_>) -> Result<(), Error> {
+    let id = id::successor(&row.delivery_id);
+    let known = find(&id, batch)?;
+    row.is_resent = known.as_ref().is_some_and(|known| !known.is_blank());
+    if known.as_ref().is_none_or(|known| known.replaces.is_none()) {
+        let mut successor = known.unwrap_or_else(|| DeliveryRow::blank(&id, row.created_at));
+        successor.replaces = Some(row.delivery_id.clone());
+        keep(&successor, batch)?;
+    }
+    Ok(())
+}
+
+/// Removes what was prepared for the replacement of a row that is being removed, and returns
+/// the row's index entries but that of its project.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn forget(bytes: &[u8], batch: &mut WriteBatch<'_>) -> Result<Vec<Vec<u8>>, Error> {
+    let row = read(bytes)?;
+    if row.came_to_nothing() && !row.is_resent {
+        batch.delete(order::row(List::Deliveries, &id::successor(&row.delivery_id)));
+    }
+    Ok(row.places())
 }
 
 /// The row of a delivery, or a blank one when only attempts of it were read.
@@ -105,6 +148,9 @@ pub fn apply_attempt(attempt: AttemptRecord, batch: &mut WriteBatch<'_>) -> Resu
     let mut row = known_or_blank(&id, attempt.started_at, batch)?;
     row.attempted(attempt);
     row.scrub_if_erased(batch)?;
+    if row.came_to_nothing() {
+        expect_successor(&mut row, batch)?;
+    }
     keep(&row, batch)
 }
 
@@ -140,22 +186,21 @@ pub fn apply_erasure(id: &str, at: RecordPosition, batch: &mut WriteBatch<'_>) -
     Ok(())
 }
 
-/// The part of a filter that index entries of deliveries can answer. Whether one was resent
-/// is not in the index.
+/// The part of a filter that index entries of deliveries can answer.
 pub fn looked_for(filter: &Filter) -> PlaceFilter {
     let of = |member: &str, value: &Option<String>| value.as_ref().map(|value| term(member, value));
     let status = filter.status.as_deref();
     let http_status = filter.http_status.map(|status| status.to_string());
     let terms = [
         of("endpoint_id", &filter.endpoint_id),
-        of("status", &filter.status).filter(|_| status != Some("resent")),
+        of("status", &filter.status),
         of("survey_id", &filter.survey_id),
         of("outcome", &filter.outcome),
         of("http_status", &http_status),
         of(CAUSE, &filter.cause),
         of("type", &filter.kind),
     ];
-    let failures_only = filter.cause.is_some() || matches!(status, Some("dead" | "cancelled" | "resent"));
+    let failures_only = filter.cause.is_some() || matches!(status, Some("dead" | "cancelled" | RESENT));
     PlaceFilter { terms: terms.into_iter().flatten().collect(), failures_only }
 }
 
@@ -167,21 +212,20 @@ pub fn causes(store: &Store, project: &str, since: Millis) -> Result<Vec<Deliver
     // Terms are compared first, so that only one row of each cause is read.
     let mut by_terms: BTreeMap<Vec<u8>, DeliveryCause> = BTreeMap::new();
     order::each_failure(store, project, since, |entry| {
-        let id = entry.id();
-        let resent = u64::from(has_successor(store, &id)?);
         if let Some(known) = by_terms.get_mut(entry.terms()) {
             (known.count, known.first_at) = (known.count + 1, known.first_at.min(entry.at));
-            known.resent += resent;
             return Ok(());
         }
-        let Some(bytes) = store.get(families::INDEX, &order::row(List::Deliveries, &id))? else { return Ok(()) };
-        if let Some(cause) = read(&bytes)?.cause() {
-            by_terms.insert(entry.terms().to_vec(), DeliveryCause { resent, ..cause });
+        let bytes = store.get(families::INDEX, &order::row(List::Deliveries, &entry.id()))?;
+        if let Some(cause) = bytes.map(|bytes| read(&bytes)).transpose()?.and_then(|row| row.cause()) {
+            by_terms.insert(entry.terms().to_vec(), cause);
         }
         Ok(())
     })?;
     let mut causes: BTreeMap<String, DeliveryCause> = BTreeMap::new();
-    for found in by_terms.into_values() {
+    let resent = term("status", RESENT);
+    for (terms, mut found) in by_terms {
+        found.resent = if order::has_terms(&terms, &[resent]) { found.count } else { 0 };
         match causes.get_mut(&found.cause) {
             Some(known) => {
                 known.count += found.count;
@@ -199,23 +243,6 @@ pub fn causes(store: &Store, project: &str, since: Millis) -> Result<Vec<Deliver
     let mut causes: Vec<DeliveryCause> = causes.into_values().collect();
     causes.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.cause.cmp(&b.cause)));
     Ok(causes)
-}
-
-/// The id of the delivery that replaces a failed one.
-///
-/// # Errors
-/// When the store cannot be read.
-pub fn resent_as(store: &Store, row: &DeliveryRow) -> Result<Option<String>, Error> {
-    if !row.came_to_nothing() {
-        return Ok(None);
-    }
-    Ok(has_successor(store, row.delivery_id())?.then(|| id::successor(row.delivery_id())))
-}
-
-/// Whether there is a delivery that replaces this one.
-fn has_successor(store: &Store, delivery_id: &str) -> Result<bool, Error> {
-    let row = order::row(List::Deliveries, &id::successor(delivery_id));
-    Ok(store.get(families::INDEX, &row)?.is_some())
 }
 
 /// Failed deliveries that a filter accepts and that were not resent, oldest first, each
@@ -242,7 +269,7 @@ pub fn resendable(
         let is_before = row.source.is_some_and(|at| ends.get(&at.partition).is_none_or(|end| at.offset < *end));
         let is_wanted = if missed_only { row.is_missed_by(&row.endpoint_id) } else { row.came_to_nothing() };
         let is_test = row.kind == EventType::Test.name();
-        if !is_wanted || is_test || !is_before || !row.fits(filter, false) || resent_as(store, &row)?.is_some() {
+        if !is_wanted || is_test || !is_before || !row.fits(filter) || row.is_resent() {
             return Ok(());
         }
         if row.source.map_or(Ok(false), |source| erased::is_erased(store, row.user(), source))? {
@@ -290,8 +317,8 @@ pub fn read(bytes: &[u8]) -> Result<DeliveryRow, Error> {
     postcard::from_bytes(bytes).map_err(|e| Error::Damaged(format!("the row of a delivery is unreadable: {e}")))
 }
 
-/// The JSON of a delivery. `resent_as` is the id of the delivery that replaces it.
-pub fn shown(row: &DeliveryRow, resent_as: Option<String>, whole: bool) -> Value {
+/// The JSON of a delivery.
+pub fn shown(row: &DeliveryRow, whole: bool) -> Value {
     let mut value = json!({
         "delivery_id": row.delivery_id,
         "message_id": row.message_id,
@@ -299,16 +326,19 @@ pub fn shown(row: &DeliveryRow, resent_as: Option<String>, whole: bool) -> Value
         "type": row.kind,
         "survey_id": row.survey_id,
         "user_id": row.user_id,
-        "status": row.status(resent_as.is_some()),
+        "status": row.status(),
         "attempt_count": row.attempt_count,
         "next_attempt_at": row.next_attempt_at.map(time::format_time),
         "reason": row.reason,
         "created_at": time::format_time(row.created_at),
     });
-    if let Some(resent_as) = resent_as {
-        value["resent_as"] = resent_as.into();
+    if row.is_resent() {
+        value["resent_as"] = id::successor(&row.delivery_id).into();
     }
     if whole {
+        if let Some(replaced) = &row.replaces {
+            value["resend_of"] = replaced.as_str().into();
+        }
         let attempts = row.attempts.iter().map(|a| {
             let mut attempt = json!({
                 "attempt": a.attempt,
@@ -354,6 +384,8 @@ impl DeliveryRow {
             attempts: Vec::new(),
             place: None,
             source: None,
+            replaces: None,
+            is_resent: false,
         }
     }
 
@@ -443,7 +475,7 @@ impl DeliveryRow {
     }
 
     /// The keys of all index entries but that of its project.
-    pub fn places(&self) -> Vec<Vec<u8>> {
+    fn places(&self) -> Vec<Vec<u8>> {
         let mut places = Vec::from(order::places(List::Deliveries, self.user(), self.created_at, &self.delivery_id));
         places.push(order::place_in_failures(&self.project, self.created_at, &self.delivery_id));
         places
@@ -481,7 +513,7 @@ impl DeliveryRow {
     fn terms(&self) -> Vec<u32> {
         let last = self.attempts.iter().max_by_key(|attempt| attempt.attempt);
         let mut terms =
-            vec![term("endpoint_id", &self.endpoint_id), term("status", &self.status), term("type", &self.kind)];
+            vec![term("endpoint_id", &self.endpoint_id), term("status", self.status()), term("type", &self.kind)];
         terms.extend(self.survey_id.as_ref().map(|survey_id| term("survey_id", survey_id)));
         terms.extend(last.map(|attempt| term("outcome", &attempt.outcome)));
         terms.extend(
@@ -503,24 +535,25 @@ impl DeliveryRow {
         self.project == project
     }
 
-    pub fn delivery_id(&self) -> &str {
-        &self.delivery_id
-    }
-
     /// Whether it has ended without success.
     pub fn came_to_nothing(&self) -> bool {
         matches!(self.status.as_str(), "dead" | "cancelled")
     }
 
-    fn status(&self, is_resent: bool) -> &str {
-        if is_resent { "resent" } else { &self.status }
+    /// Whether it has failed, and another delivery replaces it.
+    pub fn is_resent(&self) -> bool {
+        self.is_resent && self.came_to_nothing()
     }
 
-    pub fn fits(&self, filter: &Filter, is_resent: bool) -> bool {
+    fn status(&self) -> &str {
+        if self.is_resent() { RESENT } else { &self.status }
+    }
+
+    pub fn fits(&self, filter: &Filter) -> bool {
         let last = self.attempts.iter().max_by_key(|attempt| attempt.attempt);
         let same = |wanted: &Option<String>, actual: &str| wanted.as_deref().is_none_or(|w| w == actual);
         same(&filter.endpoint_id, &self.endpoint_id)
-            && same(&filter.status, self.status(is_resent))
+            && same(&filter.status, self.status())
             && same(&filter.user_id, &self.user_id)
             && same(&filter.kind, &self.kind)
             && filter.outcome.as_ref().is_none_or(|w| last.is_some_and(|last| last.outcome == *w))

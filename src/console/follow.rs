@@ -390,8 +390,7 @@ impl Follower {
     /// Removes old rows by the same clock by which topics are trimmed: a test clock makes
     /// nothing old.
     fn prune(&mut self, store: &Store, now: Millis, keep: RowRetention) -> Result<(), Error> {
-        let of_delivery = |bytes: &[u8], _: &mut WriteBatch<'_>| deliveries::read(bytes).map(|row| row.places());
-        order::prune(store, List::Deliveries, now - keep.deliveries, PRUNED_AT_A_TIME, of_delivery)?;
+        order::prune(store, List::Deliveries, now - keep.deliveries, PRUNED_AT_A_TIME, deliveries::forget)?;
         for (list, kept_for) in [(List::Decisions, keep.decisions), (List::Responses, keep.responses)] {
             let forget = |bytes: &[u8], batch: &mut WriteBatch<'_>| kept::forget(list, bytes, batch);
             order::prune(store, list, now - kept_for, PRUNED_AT_A_TIME, forget)?;

@@ -248,7 +248,8 @@ fn id_of(place: &[u8], prefix: &[u8]) -> String {
     String::from_utf8_lossy(place.get(prefix.len() + 8..).unwrap_or_default()).into_owned()
 }
 
-fn has_terms(entry: &[u8], wanted: &[u32]) -> bool {
+/// Whether some terms contain all of others.
+pub fn has_terms(entry: &[u8], wanted: &[u32]) -> bool {
     wanted.iter().all(|wanted| entry.chunks_exact(4).any(|term| term == wanted.to_be_bytes()))
 }
 

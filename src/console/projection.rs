@@ -107,13 +107,11 @@ impl Console {
     /// # Errors
     /// An invalid cursor, or a store that cannot be read.
     pub fn list(&self, list: List, project: &str, filter: &Filter, page: PageRequest<'_>) -> Result<Page, Error> {
-        let shown = |store: &Store, bytes: Vec<u8>| {
+        let shown = |bytes: Vec<u8>| {
             Ok(match list {
                 List::Deliveries => {
                     let row = deliveries::read(&bytes)?;
-                    let resent_as = deliveries::resent_as(store, &row)?;
-                    let fits = row.fits(filter, resent_as.is_some());
-                    fits.then(|| deliveries::shown(&row, resent_as, false))
+                    row.fits(filter).then(|| deliveries::shown(&row, false))
                 }
                 List::Decisions => {
                     let decision = document::read(&bytes)?.decision()?;
@@ -129,7 +127,7 @@ impl Console {
             List::Deliveries => deliveries::looked_for(filter),
             List::Decisions | List::Responses => document::looked_for(filter),
         };
-        self.ask(|store| order::page(store, list, project, filter, &looked_for, page, |bytes| shown(store, bytes)))
+        self.ask(|store| order::page(store, list, project, filter, &looked_for, page, shown))
     }
 
     /// Failed deliveries that a filter accepts and that were not resent, oldest first, each
@@ -189,16 +187,7 @@ impl Console {
     pub fn delivery(&self, project: &str, delivery_id: &str) -> Result<Option<ListedDelivery>, Error> {
         let Some(row) = self.row(project, delivery_id)? else { return Ok(None) };
         self.ask(|store| {
-            let mut shown = deliveries::shown(&row, deliveries::resent_as(store, &row)?, true);
-            // A replacement has the creation time of the delivery that it replaces.
-            let at = row.created_at();
-            order::between(store, List::Deliveries, project, TimeSpan::new(at, at.saturating_add(1)), |bytes| {
-                let other = deliveries::read(&bytes)?;
-                if id::successor(other.delivery_id()) == delivery_id {
-                    shown["resend_of"] = other.delivery_id().into();
-                }
-                Ok(())
-            })?;
+            let shown = deliveries::shown(&row, true);
             let is_erased = row
                 .source()
                 .map_or(Ok(false), |source| erased::is_erased(store, UserRef::new(project, row.user_id()), source))?;
@@ -264,8 +253,7 @@ impl Console {
                 if row.source().map_or(Ok(false), |source| erased::is_erased(store, user, source))? {
                     return Ok(());
                 }
-                let successor = order::row(List::Deliveries, &id::successor(&place.delivery_id));
-                if store.get(families::INDEX, &successor)?.is_none() {
+                if !row.is_resent() {
                     places.push_front(place);
                     // They come newest first, and the oldest are kept.
                     places.truncate(limit);

@@ -22,7 +22,7 @@ use askwhen_wire::listing::{Filter, List, PageRequest};
 use askwhen_wire::topic::Topic;
 use askwhen_wire::topics::decision::EvaluationRecord;
 use askwhen_wire::topics::{
-    self, AttemptRecord, DecisionRecord, DeliveryRecord, Outcome, RetryRecord, SOURCE_HEADER, Source,
+    self, AttemptEnd, AttemptRecord, DecisionRecord, DeliveryRecord, Outcome, RetryRecord, SOURCE_HEADER, Source,
 };
 
 const NOW: Millis = 1_800_000_000_000;
@@ -434,4 +434,74 @@ fn responses_go_when_their_survey_says_and_results_with_them() {
     assert_eq!(page.rows.len(), 1);
     let user = Filter { user_id: Some("ann".into()), ..Filter::default() };
     assert_eq!(console.list(List::Responses, "default", &user, PageRequest::first(50)).expect("listed").rows.len(), 2);
+}
+
+/// Takes records in one after the other, as if each came in a round of its own.
+fn take_in(store: &Store, take: impl FnOnce(&mut WriteBatch<'_>) -> Result<(), Error>) {
+    let mut batch = WriteBatch::new(store);
+    take(&mut batch).expect("taken");
+    store.write(batch.into_batch()).expect("written");
+}
+
+#[test]
+fn what_was_sent_again_is_known_in_whatever_order_it_is_read() {
+    let again = askwhen_domain::id::successor("first");
+    let place = |offset| Some(RecordPosition { partition: 0, offset });
+    let dead = |id: &str| AttemptRecord { ended: Some(AttemptEnd::Dead), next_due_at: None, ..read(&attempt(id, 1)) };
+    for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+        let store = Arc::new(Store::Memory(Memory::default()));
+        for record in order {
+            take_in(&store, |batch| match record {
+                0 => deliveries::apply_delivery(delivery("first"), place(1), place(1), batch),
+                1 => deliveries::apply_attempt(dead("first"), batch),
+                _ => deliveries::apply_delivery(delivery(&again), place(2), place(1), batch),
+            });
+        }
+        let console = Console::over(store.clone());
+        let listed = |status: &str| {
+            let filter = Filter { status: Some(status.into()), ..Filter::default() };
+            console.list(List::Deliveries, "default", &filter, PageRequest::first(9)).expect("readable").rows
+        };
+        assert_eq!((listed("resent").len(), listed("dead").len()), (1, 0), "{order:?}");
+        assert_eq!(listed("resent")[0]["resent_as"], again.as_str());
+        let shown = console.delivery("default", &again).expect("readable").expect("it is there").shown;
+        assert_eq!(shown["resend_of"], "first");
+        // That one fails, too: of the cause the first was sent again, and this was not.
+        take_in(&store, |batch| deliveries::apply_attempt(dead(&again), batch));
+        let causes = console.causes("default", 0).expect("readable");
+        assert_eq!(causes.iter().map(|cause| (cause.count, cause.resent)).collect::<Vec<_>>(), [(2, 1)], "{order:?}");
+        let third = askwhen_domain::id::successor(&again);
+        assert_eq!(console.successor("default", "first").expect("readable"), Some(third.clone()));
+        assert!(console.delivery("default", &third).expect("readable").is_none(), "it is not there yet");
+        order::prune(&store, List::Deliveries, NOW + 1, 9, deliveries::forget).expect("written");
+        for family in [families::ENTRIES, families::INDEX] {
+            assert_eq!(store.ascending(family, &[], 9).expect("readable"), [], "{order:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_too_old_goes_oldest_first_in_the_lists_of_every_project() {
+    let store = Arc::new(Store::Memory(Memory::default()));
+    let projects = ["a", "ab", "b"];
+    for (n, project) in (0..30).map(|n| (n, projects[n as usize % 3])) {
+        let record = DecisionRecord { project: project.into(), ..decision(&format!("d{n}"), n, Vec::new()) };
+        let source = RecordPosition { partition: 0, offset: n };
+        take_in(&store, |batch| kept::apply_decision(&topics::encode(&record), source, batch).map(|_| ()));
+    }
+    let console = Console::over(store.clone());
+    let left = |before: Millis, limit: usize| {
+        let forget = |bytes: &[u8], batch: &mut WriteBatch<'_>| kept::forget(List::Decisions, bytes, batch);
+        order::prune(&store, List::Decisions, before, limit, forget).expect("written");
+        projects.map(|project| {
+            let page = console.list(List::Decisions, project, &Filter::default(), PageRequest::first(50));
+            let rows = page.expect("readable").rows;
+            (rows.len(), rows.last().map(|row| row["decision_id"].as_str().expect("an id").to_owned()))
+        })
+    };
+    let of = |count: usize, id: &str| (count, Some(id.to_owned()));
+    assert_eq!(left(NOW, 50), [of(10, "d0"), of(10, "d1"), of(10, "d2")]);
+    assert_eq!(left(NOW + 7, 50), [of(7, "d9"), of(8, "d7"), of(8, "d8")]);
+    assert_eq!(left(NOW + 20, 2), [of(5, "d15"), of(8, "d7"), of(8, "d8")], "no more than are removed at a time");
+    assert_eq!(left(NOW + 100, 50), [(0, None), (0, None), (0, None)]);
 }
