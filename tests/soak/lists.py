@@ -3,9 +3,9 @@ everything; and what is sent again in bulk while the server is killed.
 
     lists.py BINARY FOLDER [--small]
 
-Full: 100,000 deliveries, 50,000 failures of three kinds, a million responses. Small: a
-fiftieth and less, and the times are printed without being held to anything, because a build with
-debug assertions has others.
+Full: 100,000 deliveries, 50,000 failures of three kinds, 200 users of surveys with quotas and
+caps, a million responses. Small: a fiftieth and less, and the times are printed without being
+held to anything, because a build with debug assertions has others.
 """
 
 import datetime
@@ -350,6 +350,67 @@ def resend(server, receiver, each):
     return server
 
 
+def explained_by_verb(user, trigger, at):
+    command = [BINARY, "--data-dir", DATA, "--output", "json", "explain", user, "--trigger", trigger, "--at", at]
+    return json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+
+
+def same(user, by_http, by_verb):
+    for one in (by_http, by_verb):
+        # How much was read depends on the newest snapshot.
+        for member in ("records", "snapshot"):
+            one.pop(member, None)
+    if by_http != by_verb:
+        raise SystemExit(f"FAILED: the command line explains {user} otherwise: {by_http} {by_verb}")
+
+
+def people(server):
+    """Users of surveys with quotas, caps and cooldowns, in the middle of them: of random ones the
+    server and the command line say the same, of random moments."""
+    dice = random.Random(2)
+    count, compared = (300, 200) if not SMALL else (60, 20)
+    caps = [{"count": "displayed", "max": count // 20, "within": "7d", "per": {"attribute": "company"}},
+            {"count": "completed", "max": count // 10}]
+    for survey_id, more in {
+        "capped": {"limits": {"caps": caps}, "priority": 3},
+        "scarce": {"limits": {"max_completed": count // 12}, "priority": 2},
+        "sampled": {"sampling": {"percent": 50}, "priority": 1, "frequency": {"repeat": "once", "global_cooldown": "respect"}},
+    }.items():
+        body = {"name": survey_id, "status": "active", "questions": QUESTIONS, "show_on": [{"trigger": "Ask"}],
+                "frequency": {"repeat": "every_activation", "global_cooldown": "ignore"}, **more}
+        made(server, "PUT", "/v1/surveys/" + survey_id, body)
+    moments, reasons = [], {}
+    for n in range(2 * count):
+        user = f"p-{dice.randrange(count)}"
+        path = f"/v1/users/{user}"
+        if dice.random() < 0.7:
+            made(server, "PUT", path, {"attributes": {"company": f"c{dice.randrange(5)}"}}, "server")
+        decision = made(server, "POST", path + "/triggers/Ask", {}, "server")
+        reasons[decision["reason"]] = reasons.get(decision["reason"], 0) + 1
+        if decision["survey"] and (what := dice.randrange(4)):
+            offer = f"{path}/offers/{decision['survey']['offer_id']}"
+            made(server, "POST", offer + "/displayed", {}, "server")
+            if what == 2:
+                made(server, "POST", offer + "/dismissed", {}, "server")
+            elif what == 3:
+                made(server, "POST", offer + "/answers", {"answers": [{"question_id": "q1", "value": 5}], "completed": True}, "server")
+        if n % (count // 5) == 0:
+            moments.append(Reader(server).get(path + "/explain?trigger=Ask")[0]["at"])
+        if n == count:
+            made(server, "POST", "/v1/snapshots", None)
+    moments.append(Reader(server).get("/v1/users/p-0/explain?trigger=Ask")[0]["at"])
+    reader, gates = Reader(server), {}
+    for user in dice.sample([f"p-{n}" for n in range(count)], compared):
+        at = dice.choice(moments)
+        by_http, _ = reader.get(f"/v1/users/{user}/explain?trigger=Ask&at={urllib.parse.quote(at)}")
+        for evaluation in by_http["decision"]["evaluations"]:
+            gate = evaluation.get("gate") or "passed"
+            gates[gate] = gates.get(gate, 0) + 1
+        same(user, by_http, explained_by_verb(user, "Ask", at))
+    print(f"decisions {reasons}; gates of what was explained {gates}")
+    hold(True, f"of {compared} random users of surveys with quotas and caps the server and the command line say the same")
+
+
 def results(server):
     """Results of a million responses, and a recount of the topic."""
     count = 1_000_000 // (4 * SCALE if SMALL else 1)
@@ -421,14 +482,7 @@ def explain(server):
     for user in dice.sample(users, 5):
         at = reader.get(f"/v1/users/{user}/explain?trigger=Main")[0]["at"]
         said, _ = reader.get(f"/v1/users/{user}/explain?trigger=Main&at={urllib.parse.quote(at)}")
-        out = subprocess.run([BINARY, "--data-dir", DATA, "--output", "json", "explain", user, "--trigger", "Main", "--at", at], capture_output=True, check=True)
-        printed = json.loads(out.stdout)
-        for one in (said, printed):
-            # How much was read depends on the newest snapshot.
-            for member in ("records", "snapshot"):
-                one.pop(member, None)
-        if said != printed:
-            raise SystemExit(f"FAILED: the command line explains {user} otherwise: {said} {printed}")
+        same(user, said, explained_by_verb(user, "Main", at))
     print("holds: the command line explains the same", flush=True)
 
 
@@ -463,6 +517,7 @@ def main():
         filters(server, receiver)
         each = failures(server, receiver)
         server = resend(server, receiver, each)
+        people(server)
         results(server)
         explain(server)
         server = rebuild(server)

@@ -314,12 +314,7 @@ impl Rocks {
     ///
     /// # Errors
     /// When the store cannot be read or is damaged.
-    pub fn ascend(
-        &self,
-        family: Family,
-        from: &[u8],
-        mut each: impl FnMut(&[u8], &[u8]) -> bool,
-    ) -> Result<(), Error> {
+    pub fn ascend(&self, family: Family, from: &[u8], mut each: impl FnMut(&[u8], &[u8]) -> bool) -> Result<(), Error> {
         let mut entries = self.db.raw_iterator_cf(self.handle(family));
         entries.seek(from);
         while let Some((key, value)) = entries.item() {
