@@ -33,9 +33,9 @@ use askwhen_process::fault;
 use ops::Op;
 use world::{Shape, World};
 
-const SEEDS: u64 = 52;
+const SEEDS: u64 = 50;
 /// Longer lists, and many more seeds, are for `script/soak`.
-const STEPS: usize = 4_000;
+const STEPS: usize = 10_000;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} must be a number: {text}")))

@@ -11,7 +11,7 @@ use askwhen_wire::record::{self, BOUND_MAC_HEADER, Decoded, Internal};
 
 use crate::bodies::{OFFER_TTL_MS, ONCE, OPEN, PROJECT, SURVEYS, THIRD, trigger_of};
 use crate::medium::INCARNATION;
-use crate::world::{ALIASED, FORGED};
+use crate::world::FORGED;
 
 const WINDOW: Millis = 100 * HOUR;
 const OFFER_KNOWN: Millis = 24 * HOUR;
@@ -110,9 +110,7 @@ pub fn fold(journals: &[Vec<askwhen_log::Record>]) -> Expected {
             }
         }
     }
-    // What becomes of names that become each other's is not worked out here.
-    let gone = users.into_iter().filter(|(id, user)| user.erased && !id.starts_with(ALIASED));
-    expected.gone = gone.map(|(id, _)| id).collect();
+    expected.gone = users.into_iter().filter(|(_, user)| user.erased).map(|(id, _)| id).collect();
     expected
 }
 

@@ -55,11 +55,6 @@ pub enum Op {
     Erase {
         user: u8,
     },
-    /// One of the names that become each other's becomes an alias of another.
-    Alias {
-        user: u8,
-        alias: u8,
-    },
     /// An earlier request once more, under its own id.
     Again {
         which: u16,
@@ -183,7 +178,6 @@ fn weights(chance: &mut Chance, processes: u8, on_disk: bool) -> Vec<(u64, u8)> 
         (80, 4),
         (5, 5),
         (6, 6),
-        (12, 34),
         (50, 7),
         (6, 8),
         (4, 9),
@@ -309,7 +303,6 @@ fn one(kind: u8, chance: &mut Chance, on_disk: bool) -> Op {
         30 => Op::Learn { process: a },
         31 => Op::DiskError { after: a % 12, which: b },
         32 => Op::DiskRoom { megabytes: if chance.percent(60) { 0 } else { a } },
-        34 => Op::Alias { user: a, alias: b },
         33 => Op::Flip { file: a, byte: chance.below(1 << 20) as u32, bit: b % 8 },
         _ => unreachable!("no such kind"),
     }

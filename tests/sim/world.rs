@@ -7,7 +7,7 @@ mod processes;
 mod receivers;
 mod rest;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,8 +18,6 @@ use askwhen_partition::Signer;
 use askwhen_store::Store;
 use askwhen_wire::topics::Source;
 use tokio::sync::oneshot;
-
-pub use clients::ALIASED;
 
 use crate::bodies;
 use crate::machine::{Machine, key};
@@ -103,8 +101,6 @@ pub struct World {
     pub stepped: bool,
     /// Offers by user, as the decisions tell them.
     offers: BTreeMap<String, Vec<String>>,
-    /// Offers of the survey of many forms, in which answers lead to different questions.
-    branching: BTreeSet<String>,
     /// Deliveries that have ended on record, and when that was seen.
     ended: BTreeMap<String, usize>,
     erased: BTreeMap<String, Vec<Erased>>,
@@ -137,7 +133,6 @@ impl World {
             zombies: false,
             stepped: false,
             offers: BTreeMap::new(),
-            branching: BTreeSet::new(),
             ended: BTreeMap::new(),
             erased: BTreeMap::new(),
             observed: BTreeMap::new(),
@@ -167,7 +162,6 @@ impl World {
             | Op::Answer { .. }
             | Op::Attributes { .. }
             | Op::Erase { .. }
-            | Op::Alias { .. }
             | Op::Again { .. }
             | Op::Define { .. }
             | Op::Endpoint { .. }
