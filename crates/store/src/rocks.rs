@@ -255,7 +255,8 @@ impl Rocks {
         self.db.get_cf(self.handle(family), key).map_err(|e| self.failed(e))
     }
 
-    pub fn write(&self, batch: Batch) -> Result<(), Error> {
+    pub fn write(&self, mut batch: Batch) -> Result<(), Error> {
+        batch.sort();
         let mut out = WriteBatch::default();
         for change in batch.changes {
             match change {
