@@ -3,6 +3,7 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
+use std::cell::OnceCell;
 
 /// Below this, doubles are exact for all whole numbers.
 const MAX_WHOLE: f64 = 9e15;
@@ -63,6 +64,26 @@ impl Json {
 
     pub fn len_bytes(&self) -> usize {
         self.0.len()
+    }
+}
+
+/// The text of a JSON value that is parsed when somebody first looks into it: most events
+/// are kept without.
+#[derive(Debug)]
+pub struct LazyJson<'a> {
+    text: &'a str,
+    parsed: OnceCell<Value>,
+}
+
+impl<'a> LazyJson<'a> {
+    /// Wraps text that is known to be one valid JSON value.
+    pub fn from_valid(text: &'a str) -> LazyJson<'a> {
+        LazyJson { text, parsed: OnceCell::new() }
+    }
+
+    /// The parsed value; numbers keep their digits.
+    pub fn value(&self) -> &Value {
+        self.parsed.get_or_init(|| serde_json::from_str(self.text).unwrap_or(Value::Null))
     }
 }
 

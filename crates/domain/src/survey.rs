@@ -14,8 +14,8 @@ pub mod targeting;
 pub mod translation;
 pub mod version;
 
+use crate::json::LazyJson;
 use serde::{Serialize, Serializer};
-use serde_json::Value;
 use std::collections::BTreeSet;
 
 use crate::json::Json;
@@ -338,10 +338,11 @@ impl Survey {
     }
 
     /// A bit for each pattern of the survey that the event fits.
-    pub fn pattern_mask(&self, event: &str, properties: &Value, now: Millis) -> u32 {
+    pub fn pattern_mask(&self, event: &str, properties: &LazyJson<'_>, now: Millis) -> u32 {
         let Some(activation) = &self.activate else { return 0 };
         let fits = |pattern: &Pattern| {
-            pattern.event == event && filter::first_mismatch(&pattern.conditions, properties, now).is_none()
+            pattern.event == event
+                && pattern.conditions.iter().all(|condition| condition.holds(properties.value(), now))
         };
         let patterns = activation.patterns();
         let arming =

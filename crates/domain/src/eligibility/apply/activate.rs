@@ -9,7 +9,7 @@ use super::windows;
 use serde_json::{Map, Value};
 
 use crate::id::Kind;
-use crate::json::Json;
+use crate::json::{Json, LazyJson};
 use crate::record::Record;
 use crate::survey::activation::{CANCELS, LATE};
 use crate::survey::filter;
@@ -34,10 +34,10 @@ pub(super) fn event(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_>,
     if at.saturating_add(ctx.project.settings.allowed_lateness) < ctx.now {
         return;
     }
-    let parsed = Json::from_valid(properties).value();
+    let parsed = LazyJson::from_valid(properties);
     let session = session_id.map(session_hash);
     if let Some(paths) = ctx.project.remembers(name) {
-        let properties = asked_for(&parsed, paths);
+        let properties = asked_for(parsed.value(), paths);
         user.extension_mut().remember(name, RememberedEvent { at, offset: ctx.origin.offset, session, properties });
     }
     // An event whose offer may still be displayed must not be forgotten.
@@ -55,7 +55,7 @@ pub(super) fn event(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_>,
         if pattern_mask == 0 {
             continue;
         }
-        let value = survey.match_by().map(|property| matched_value(&parsed, property));
+        let value = survey.match_by().map(|property| matched_value(parsed.value(), property));
         // A record without the property does not take part.
         if value.as_ref().is_some_and(Option::is_none) {
             continue;
