@@ -291,7 +291,7 @@ impl Engine {
         let since = ctx.now.saturating_sub(ctx.project.settings.offer_ttl.min(DECISION_KEPT));
         let decided = user.aliases().iter().find(|alias| {
             let hash = id::event_hash(&record.project, &alias.name, event_id);
-            user.recent.iter().any(|(seen, seen_at)| *seen == hash && *seen_at > since)
+            user.recent.iter().any(|(seen, seen_at)| seen == hash && seen_at > since)
         });
         Ok(decided.map(|alias| alias.name.clone()))
     }

@@ -15,8 +15,8 @@ use askwhen_store::{Store, keys};
 use askwhen_wire::state;
 
 /// What a user takes beside what [`User::approximate_bytes`] counts: its slot in the map,
-/// its key twice, and its own fields. Measured with empty users.
-const SLOT_BYTES: usize = 640;
+/// its key, and its own fields. Measured with empty users.
+const SLOT_BYTES: usize = 400;
 /// The cache is swept only when this fraction of its limit can be gained, so that sweeps
 /// stay rare.
 const SWEPT_SHARE: usize = 8;
@@ -57,8 +57,8 @@ struct Slot {
 
 pub struct Users {
     store: Arc<Store>,
-    slots: HashMap<Vec<u8>, Slot>,
-    dirty: Vec<Vec<u8>>,
+    slots: HashMap<Arc<[u8]>, Slot>,
+    dirty: Vec<Arc<[u8]>>,
     dirty_bytes: usize,
     /// The bytes of all slots.
     bytes: usize,
@@ -96,7 +96,7 @@ impl Users {
     /// When the store cannot be read, or the state is of a later format.
     pub fn get(&mut self, project: &str, user_id: &str) -> Result<Arc<User>, Failure> {
         let key = keys::named(project, user_id);
-        if let Some(slot) = self.slots.get_mut(&key) {
+        if let Some(slot) = self.slots.get_mut(&*key) {
             slot.used = true;
             return Ok(slot.user.clone());
         }
@@ -113,7 +113,7 @@ impl Users {
         self.make_room(bytes);
         self.account(0, bytes);
         let slot = Slot { user: user.clone(), bytes, dirty: false, frozen_in: self.written, used: true };
-        self.slots.insert(key, slot);
+        self.slots.insert(key.into(), slot);
         Ok(user)
     }
 
@@ -121,23 +121,26 @@ impl Users {
         let key = keys::named(project, user_id);
         let bytes = weight(&user);
         let user = Arc::new(user);
-        let (before, was_dirty) = self.slots.get(&key).map_or((0, false), |slot| (slot.bytes, slot.dirty));
+        let (before, was_dirty) = match self.slots.get_mut(&*key) {
+            Some(slot) => {
+                let was = (slot.bytes, slot.dirty);
+                (slot.user, slot.bytes) = (user, bytes);
+                (slot.used, slot.dirty) = (true, true);
+                was
+            }
+            None => {
+                let slot = Slot { user, bytes, dirty: true, frozen_in: self.written, used: true };
+                self.slots.insert(key.as_slice().into(), slot);
+                (0, false)
+            }
+        };
         self.account(before, bytes);
         // The bytes that it had when it was changed before do not count any more.
         self.dirty_bytes -= if was_dirty { before } else { 0 };
         self.dirty_bytes += bytes;
-        match self.slots.get_mut(&key) {
-            Some(slot) => {
-                (slot.user, slot.bytes) = (user, bytes);
-                (slot.used, slot.dirty) = (true, true);
-            }
-            None => {
-                let slot = Slot { user, bytes, dirty: true, frozen_in: self.written, used: true };
-                self.slots.insert(key.clone(), slot);
-            }
-        }
         if !was_dirty {
-            self.dirty.push(key);
+            let kept = self.slots.get_key_value(&*key).map(|(key, _)| key.clone());
+            self.dirty.extend(kept);
         }
     }
 
@@ -155,7 +158,7 @@ impl Users {
         self.dirty_bytes = 0;
         let mut frozen = Vec::with_capacity(self.dirty.len());
         for key in std::mem::take(&mut self.dirty) {
-            if let Some(slot) = self.slots.get_mut(&key) {
+            if let Some(slot) = self.slots.get_mut(&*key) {
                 slot.dirty = false;
                 slot.frozen_in = self.freezes;
                 frozen.push((key, slot.user.clone()));
@@ -165,9 +168,9 @@ impl Users {
             for (key, user) in frozen {
                 // A user without state has no row.
                 if user.is_empty() {
-                    batch.delete(families::USERS, key);
+                    batch.delete(families::USERS, &*key);
                 } else {
-                    batch.put(families::USERS, key, state::encode(&user));
+                    batch.put(families::USERS, &*key, state::encode(&user));
                 }
             }
         })
@@ -236,7 +239,7 @@ mod tests {
     fn user(bytes: usize) -> User {
         let attributes = [("a".to_owned(), Json::of(&"x".repeat(bytes)))];
         let mut user = User::default();
-        user.attributes = Arc::new(attributes.into());
+        user.attributes = std::collections::BTreeMap::from(attributes).into();
         user.summarized()
     }
 

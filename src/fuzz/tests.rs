@@ -47,7 +47,7 @@ fn made() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         NewRecord { key: None, headers: vec![("id".into(), "x".into()), ("".into(), "".into())], value: None };
     frame::encode(&mut several, &tombstone, 8, -1, u64::MAX);
     let mut user = User::default();
-    std::sync::Arc::make_mut(&mut user.attributes).insert("plan".into(), Json::of(&"pro"));
+    user.attributes.make_mut().insert("plan".into(), Json::of(&"pro"));
     user.remember(7, 1, 1);
     let mut aliased = user.clone();
     aliased.identity_mut().aliases.push(Alias { name: "anon-1".into(), since: 7 });

@@ -1,11 +1,13 @@
 //! The state of one user: what it contains, what is forgotten when, and its bound in bytes.
 
 pub mod completed;
+mod decoded;
 pub mod distinct;
 mod extension;
 mod identity;
 mod merge;
 mod offer;
+mod part;
 mod recent;
 mod survey;
 mod surveys;
@@ -25,6 +27,7 @@ pub use extension::{
 };
 pub use identity::{Alias, Identity, MAX_ALIASES};
 pub use offer::{Answer, Offer, OfferContext, Response};
+pub use part::Part;
 pub use recent::{RecentIds, SeenId};
 pub use survey::{Activated, ActivationEvent, EventOrder, PerSurvey, WindowDisplay};
 pub use surveys::Surveys;
@@ -63,11 +66,11 @@ pub const MERGED: u64 = 1 << 62;
 /// not grow with the user's history; shared parts are compared by their address.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct User {
-    pub attributes: Arc<BTreeMap<String, Json>>,
+    pub attributes: Part<BTreeMap<String, Json>>,
     pub surveys: Surveys,
     /// Oldest first.
     pub offers: Vec<Arc<Offer>>,
-    pub sessions: Arc<Vec<Session>>,
+    pub sessions: Part<Vec<Session>>,
     /// The last display of any survey, except surveys in status `test`.
     pub last_display_at: Option<Millis>,
     /// Event ids as 128-bit hashes, and when they were first seen; oldest first.
@@ -76,10 +79,10 @@ pub struct User {
     /// store's table.
     pub overflowed: bool,
     /// By survey id, the latest completed response, except to surveys in status `test`.
-    pub completed: Arc<BTreeMap<Arc<str>, CompletedAnswers>>,
+    pub completed: Part<BTreeMap<Arc<str>, CompletedAnswers>>,
     /// By id of a single-use link with which a response was completed, when the link
     /// expires.
-    pub used_links: Arc<BTreeMap<String, Millis>>,
+    pub used_links: Part<BTreeMap<String, Millis>>,
     /// What is kept only because a survey needs it; `None` when that is nothing.
     pub extension: Option<Arc<Extension>>,
     /// Aliases of the user, and the age of the attributes; `None` when there are neither.
@@ -217,7 +220,7 @@ impl User {
         let Some(known) = known else { return };
         let last = self.extension.as_ref().and_then(|extension| extension.sessions.get(session_id).copied());
         if last.is_some_and(|last| at.saturating_sub(last) > lifetime) {
-            Arc::make_mut(&mut self.sessions).remove(known);
+            self.sessions.make_mut().remove(known);
             self.extension_mut().sessions.remove(session_id);
         } else {
             self.extension_mut().sessions.insert(session_id.to_owned(), last.map_or(at, |last| last.max(at)));
@@ -242,7 +245,7 @@ impl User {
             self.hear_session(Some(session_id), at, lifetime);
             self.extension_mut().sessions.entry(session_id.to_owned()).or_insert(at);
         }
-        let sessions = Arc::make_mut(&mut self.sessions);
+        let sessions = self.sessions.make_mut();
         let displays = match sessions.iter().position(|s| s.session_id == session_id) {
             Some(at) => sessions.remove(at).displays,
             None => 0,
@@ -269,7 +272,7 @@ impl User {
         }
         self.last_display_at = self.last_display_at.map(|time| latest.min(time));
         if self.completed.values().any(|completed| completed.at > latest) {
-            let completed = Arc::make_mut(&mut self.completed).values_mut();
+            let completed = self.completed.make_mut().values_mut();
             completed.for_each(|completed| completed.at = latest.min(completed.at));
         }
         self.recent.put_back(latest);
@@ -330,7 +333,7 @@ impl User {
 
     /// Remembers that a single-use link was used, until it has expired.
     pub fn use_link(&mut self, link_id: &str, expires_at: Millis, now: Millis) {
-        let links = Arc::make_mut(&mut self.used_links);
+        let links = self.used_links.make_mut();
         links.retain(|_, expires_at| now <= expires_at.saturating_add(DAY));
         links.insert(link_id.to_owned(), expires_at);
         if links.len() > MAX_USED_LINKS {
@@ -342,7 +345,7 @@ impl User {
     /// Keeps the answers of a completed response, unless those of a later one are kept.
     pub fn keep_answers(&mut self, survey_id: &str, answers: CompletedAnswers) {
         if self.completed.get(survey_id).is_none_or(|kept| kept.at <= answers.at) {
-            Arc::make_mut(&mut self.completed).insert(survey_id.into(), answers);
+            self.completed.make_mut().insert(survey_id.into(), answers);
         }
     }
 
@@ -352,7 +355,7 @@ impl User {
             retentions.get(survey_id).is_some_and(|span| completed.at.saturating_add(*span) <= now)
         };
         if !retentions.is_empty() && self.completed.iter().any(|(id, completed)| is_old(id, completed)) {
-            Arc::make_mut(&mut self.completed).retain(|id, completed| !is_old(id, completed));
+            self.completed.make_mut().retain(|id, completed| !is_old(id, completed));
         }
     }
 
@@ -384,7 +387,7 @@ impl User {
             }
             let oldest = self.completed.iter().map(|(id, completed)| (completed.at, id.clone())).min();
             if let Some((_, id)) = oldest {
-                Arc::make_mut(&mut self.completed).remove(&id);
+                self.completed.make_mut().remove(&id);
                 continue;
             }
             let oldest = self.surveys.iter().filter_map(|(id, s)| Some((s.facts.first()?.order(), id.clone()))).min();
@@ -476,18 +479,18 @@ impl User {
     fn summarize(&mut self, before: &User) {
         let mut summary = self.summary;
         let added = |bytes: usize, was: usize, is: usize| (bytes + is).saturating_sub(was);
-        if !Arc::ptr_eq(&self.attributes, &before.attributes) {
+        if !self.attributes.is_shared_with(&before.attributes) {
             summary.bytes = added(summary.bytes, attributes_bytes(before), attributes_bytes(self));
         }
-        if !Arc::ptr_eq(&self.sessions, &before.sessions) {
+        if !self.sessions.is_shared_with(&before.sessions) {
             summary.bytes = added(summary.bytes, sessions_bytes(before), sessions_bytes(self));
         }
-        if !Arc::ptr_eq(&self.completed, &before.completed) {
+        if !self.completed.is_shared_with(&before.completed) {
             summary.bytes = added(summary.bytes, completed_bytes(before), completed_bytes(self));
             let latest = self.completed.values().map(|completed| completed.at).max();
             summary.latest = summary.latest.max(latest.unwrap_or(Millis::MIN));
         }
-        if !Arc::ptr_eq(&self.used_links, &before.used_links) {
+        if !self.used_links.is_shared_with(&before.used_links) {
             summary.bytes = added(summary.bytes, used_links_bytes(before), used_links_bytes(self));
         }
         let same = match (&self.extension, &before.extension) {

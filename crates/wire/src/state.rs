@@ -107,7 +107,7 @@ mod tests {
     #[test]
     fn round_trip_and_refusals() {
         let mut user = User::default();
-        std::sync::Arc::make_mut(&mut user.attributes).insert("plan".into(), Json::from_valid("\"pro\""));
+        user.attributes.make_mut().insert("plan".into(), Json::from_valid("\"pro\""));
         user.remember(7, 1, 1);
         let activated = Activated {
             at: 1,

@@ -61,6 +61,8 @@ impl PerSurvey {
     /// `offered` says whether an offer that an event armed may still be displayed.
     pub fn insert(&mut self, new: ActivationEvent, rules: Rules<'_>, now: Millis, offered: &dyn Fn(u64) -> bool) {
         let place = self.facts.partition_point(|fact| fact.order() < new.order());
+        // Most windows keep one event or two, of many users.
+        self.facts.reserve_exact(1);
         self.facts.insert(place, new);
         if rules.is_single_refresh() {
             self.let_go_of_superseded(now, offered);

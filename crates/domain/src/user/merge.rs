@@ -83,7 +83,7 @@ impl User {
             self.keep_answers(survey_id, answers.clone());
         }
         if !theirs.used_links.is_empty() {
-            let links = Arc::make_mut(&mut self.used_links);
+            let links = self.used_links.make_mut();
             links.extend(theirs.used_links.iter().map(|(id, expires_at)| (id.clone(), *expires_at)));
         }
         if let Some(extension) = &theirs.extension {
@@ -133,7 +133,7 @@ impl User {
         if theirs.is_empty() {
             return;
         }
-        let ours = Arc::make_mut(&mut self.sessions);
+        let ours = self.sessions.make_mut();
         let mut all: Vec<Session> = Vec::new();
         for session in theirs {
             match ours.iter_mut().find(|known| known.session_id == session.session_id) {

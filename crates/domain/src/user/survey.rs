@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
+use super::decoded::shared;
 use crate::json::Json;
 use crate::time::Millis;
 
@@ -33,6 +34,7 @@ pub struct ActivationEvent {
     #[serde(rename = "roles")]
     pub pattern_mask: u32,
     /// Shared by all surveys in which it takes part.
+    #[serde(deserialize_with = "shared")]
     pub event: Arc<Activated>,
     /// A hash of its session's id, for activations that count sessions; stored in the
     /// extension.

@@ -4,6 +4,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use std::ops::Index;
 use std::sync::Arc;
 
+use super::decoded::Decoded;
 use super::survey::PerSurvey;
 
 /// By survey id, in the order of ids. A copy is a single allocation and shares the states;
@@ -14,7 +15,8 @@ pub struct Surveys(Vec<(Arc<str>, Arc<PerSurvey>)>);
 /// Stored in the format of a map, as version 0.1.0 did.
 impl<'de> Deserialize<'de> for Surveys {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Surveys, D::Error> {
-        let entries = Vec::<(Arc<str>, Arc<PerSurvey>)>::deserialize(deserializer)?;
+        let entries = Vec::<(Decoded<str>, Decoded<PerSurvey>)>::deserialize(deserializer)?;
+        let entries: Vec<_> = entries.into_iter().map(|(Decoded(id), Decoded(survey))| (id, survey)).collect();
         if entries.is_sorted_by(|(before, _), (after, _)| before < after) {
             return Ok(Surveys(entries));
         }
@@ -34,6 +36,8 @@ impl Surveys {
     /// The state with a survey, to be changed; `new` makes the one that is there at first.
     pub(super) fn get_mut_or(&mut self, survey_id: &str, new: impl FnOnce() -> PerSurvey) -> &mut PerSurvey {
         let at = self.place(survey_id).unwrap_or_else(|at| {
+            // Most users keep the few surveys that they have.
+            self.0.reserve_exact(1);
             self.0.insert(at, (survey_id.into(), Arc::new(new())));
             at
         });

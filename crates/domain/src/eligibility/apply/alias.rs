@@ -25,7 +25,7 @@ pub struct Departed {
 /// Takes a user's state away from a name that becomes an alias of `owner`.
 pub fn depart(ctx: ApplyContext<'_>, before: &User, owner: &str) -> Departed {
     let state = before.as_of(ctx.now, ctx.project.settings.offer_known).into_owned();
-    let spilled = state.recent.iter().copied().collect();
+    let spilled = state.recent.iter().collect();
     let holds = holds(&state, ctx.now);
     Departed { state, left: User::alias(owner), spilled, holds }
 }

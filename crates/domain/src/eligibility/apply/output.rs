@@ -11,7 +11,7 @@ use crate::quota::QuotaChange;
 use crate::quota::cap::{CapAsk, CapChange};
 use crate::survey::Survey;
 use crate::time::{self, Millis};
-use crate::user::{Answer, User};
+use crate::user::{Answer, Part, User};
 use crate::webhook::endpoint::EventType;
 use crate::webhook::message::{Data, Delivery, OfferEvent};
 
@@ -105,7 +105,7 @@ pub struct LinkView {
     /// The requested language.
     pub locale: Option<String>,
     /// The user's attributes, for placeholders in texts.
-    pub attributes: Arc<BTreeMap<String, Json>>,
+    pub attributes: Part<BTreeMap<String, Json>>,
 }
 
 /// Why a record is refused.
