@@ -6,8 +6,8 @@ use askwhen_log::disk::SimulatedDisk;
 use askwhen_log::embedded::Options;
 use askwhen_log::kafka::Settings;
 use askwhen_log::{
-    Ack, AppendedRange, Embedded, Error, Fetch as _, Kafka, Log, NewRecord, Record, Simulated, TopicPartition,
-    Watermarks,
+    AckQueue, Append, AppendedRange, Embedded, Error, Fetch as _, Kafka, Log, NewRecord, Record, Simulated,
+    TopicPartition, Urgency, Watermarks,
 };
 use askwhen_process::clock::Clock;
 use askwhen_process::thread::Notify;
@@ -117,15 +117,22 @@ fn log_suite(log: &Log) {
 /// In order, one acknowledgement an append, and the bell of whoever waits.
 fn actors_append(log: &Log) {
     let at = TopicPartition { topic: Topic::Decisions, partition: 1 };
-    let (queue, acks) = std::sync::mpsc::channel();
     let notify = Arc::new(Notify::default());
+    let acks = AckQueue::new(notify.clone());
     for tag in 0..50_usize {
-        let ack = Ack::Tagged { tag: tag as u64, queue: queue.clone(), notify: notify.clone() };
-        log.append(at, (0..=tag % 3).map(|n| record(tag + n)).collect(), ack);
+        let records = (0..=tag % 3).map(|n| record(tag + n)).collect();
+        // A few linger, and keep their places all the same; the last one does, too.
+        let urgency = if tag % 5 == 4 { Urgency::Lingers } else { Urgency::Now };
+        log.append_all(vec![Append { at, records, ack: acks.tagged(tag as u64), urgency }]);
     }
-    for _ in 0..50 {
-        let (_, placed) = acks.recv_timeout(std::time::Duration::from_secs(20)).expect("an acknowledgement");
-        placed.expect("taken");
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    let mut placed = 0;
+    while placed < 50 {
+        assert!(std::time::Instant::now() < deadline, "an acknowledgement");
+        match acks.try_next() {
+            Some((_, outcome)) => placed += outcome.map(|_| 1).expect("taken"),
+            None => notify.wait(std::time::Duration::from_secs(1)),
+        }
     }
     let expected: Vec<_> = (0..50_usize).flat_map(|tag| (0..=tag % 3).map(move |n| record(tag + n).key)).collect();
     let keys: Vec<_> = followed(log, at, 0, expected.len() as u64).into_iter().map(|r| r.key).collect();

@@ -12,7 +12,7 @@ use super::scheduler::{Effect, Event, Scheduler, StepContext, StoredPhase};
 use super::status::Status;
 use super::time::MonotoneClock;
 use super::transport::{self, AttemptStart, EndedAttempt, Outbox, Transport};
-use askwhen_log::{Ack, AppendedRange, GroupFence, Log, NewRecord, TopicPartition};
+use askwhen_log::{AckQueue, Append, GroupFence, Log, NewRecord, TopicPartition, Urgency};
 use askwhen_partition::assignment::{self, AssignmentOptions, Assignments, Openings, Patience};
 use askwhen_partition::{PartitionError, Replies, Signer, WaitReason};
 use askwhen_process::clock::Clock;
@@ -90,8 +90,7 @@ struct Loop {
     scheduler: Scheduler,
     transport: transport::ReadyTransport,
     ended: Channel<EndedAttempt>,
-    /// By the tag of the append.
-    acks: Channel<(u64, Result<AppendedRange, askwhen_log::Error>)>,
+    acks: AckQueue,
     commands: Channel<Command>,
     /// When a partition was last assigned to this process, on the monotonic clock.
     taken_at: Option<Duration>,
@@ -190,7 +189,7 @@ impl Loop {
             time,
             transport,
             ended: Channel::new(),
-            acks: Channel::new(),
+            acks: AckQueue::new(notify.clone()),
             commands: Channel::new(),
             taken_at: None,
             committed: BTreeMap::new(),
@@ -299,7 +298,7 @@ impl Loop {
                 let attempt = AttemptStart { item, row: *row, defined, keys };
                 self.transport.start(attempt, self.ended.sender.clone(), self.notify.clone());
             }
-            Effect::Append { tag, write: (to, record) } => self.append(tag, to, record),
+            Effect::Append { tag, write: (to, record), urgency } => self.append(tag, to, record, urgency),
             Effect::Report { tag, key, internal } => self.append_report(tag, &key, &internal),
             Effect::Reply { to, reply } => self.setup.replies.answer(to.as_bytes(), reply),
             Effect::Publish(notice) => notice.publish(),
@@ -313,15 +312,15 @@ impl Loop {
         }
     }
 
-    fn append(&self, tag: u64, to: TopicPartition, record: NewRecord) {
-        let ack = Ack::Tagged { tag, queue: self.acks.sender.clone(), notify: self.notify.clone() };
-        self.setup.log.append(to, vec![record], ack);
+    fn append(&self, tag: u64, at: TopicPartition, record: NewRecord, urgency: Urgency) {
+        let append = Append { at, records: vec![record], ack: self.acks.tagged(tag), urgency };
+        self.setup.log.append_all(vec![append]);
     }
 
     fn append_report(&self, tag: u64, key: &str, internal: &Internal) {
         let registrar = TopicPartition { topic: Topic::Events, partition: 0 };
         let signer = Signer::new(&self.setup.log, &self.setup.key);
-        self.append(tag, registrar, signer.internal(registrar.partition, key, internal));
+        self.append(tag, registrar, signer.internal(registrar.partition, key, internal), Urgency::Now);
     }
 
     /// Takes the results of attempts and appends; returns whether there were any.
@@ -336,7 +335,7 @@ impl Loop {
         if self.setup.log.takes_outputs().is_ok() {
             self.step(Event::LogWritable);
         }
-        while let Ok((tag, outcome)) = self.acks.receiver.try_recv() {
+        while let Some((tag, outcome)) = self.acks.try_next() {
             worked = true;
             self.step(Event::Acknowledged { tag, outcome: outcome.map(|_| ()) });
         }

@@ -31,11 +31,13 @@ use super::ordering::{Item, OrderingQueues};
 use super::records::{self, Write};
 use appends::{AppendProgress, AppendQueue, PendingAppend};
 use askwhen_domain::time::{HOUR, Millis};
+use askwhen_log::Urgency;
 use askwhen_partition::EngineReply;
 use askwhen_process::fault;
 use askwhen_wire::profile::Keys;
 use askwhen_wire::record::Internal;
 use askwhen_wire::seal::ClusterKey;
+use askwhen_wire::topic::Topic;
 use timers::{DueRange, TimerQueue};
 use tracked::TrackedDeliveries;
 
@@ -166,6 +168,7 @@ pub enum Effect {
     Append {
         tag: u64,
         write: Write,
+        urgency: Urgency,
     },
     /// A record for the registrar's journal; answered as [`Effect::Append`].
     Report {
@@ -329,8 +332,20 @@ impl Scheduler {
     }
 
     fn write(&mut self, records: PendingAppend) {
+        let urgency = self.urgency(&records);
         let (tag, write) = self.appends.write(records);
-        self.effects.push(Effect::Append { tag, write });
+        self.effects.push(Effect::Append { tag, write, urgency });
+    }
+
+    /// An attempt after which nothing follows holds nothing but its place among the attempts
+    /// in flight until it is on record. While no delivery wants that place, its record may
+    /// wait for another one, and be synced with it.
+    fn urgency(&self, records: &PendingAppend) -> Urgency {
+        let is_last = records.then.is_none() && records.now.0.topic == Topic::Attempts;
+        match &records.item {
+            Some(_) if is_last && self.ordering.queued_bytes() == 0 => Urgency::Lingers,
+            _ => Urgency::Now,
+        }
     }
 
     fn acknowledged(&mut self, context: &StepContext, tag: u64, outcome: Result<(), askwhen_log::Error>) {

@@ -26,7 +26,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::disk::{Disk, DiskLock};
-use crate::ack::Ack;
+use crate::ack::{Ack, Append, Urgency};
 use crate::error::Error;
 use crate::record::{NewRecord, Record, TopicPartition, Watermarks};
 use askwhen_domain::time::Millis;
@@ -223,7 +223,18 @@ impl Embedded {
     }
 
     pub fn append(&self, at: TopicPartition, records: Vec<NewRecord>, ack: Ack) {
-        self.state.queues[usize::from(at.topic != Topic::Events)].append(self.part(at), records, ack);
+        self.append_all(vec![Append { at, records, ack, urgency: Urgency::Now }]);
+    }
+
+    /// Appends of one call that go to one writer are written in one group.
+    pub fn append_all(&self, appends: Vec<Append>) {
+        let (journal, outputs): (Vec<Append>, Vec<Append>) =
+            appends.into_iter().partition(|append| append.at.topic == Topic::Events);
+        for (queue, appends) in self.state.queues.iter().zip([journal, outputs]) {
+            if !appends.is_empty() {
+                queue.append_all(appends.into_iter().map(|append| (self.part(append.at).clone(), append)).collect());
+            }
+        }
     }
 
     pub fn read(&self, at: TopicPartition, from: u64, max_bytes: usize) -> Result<Vec<Record>, Error> {

@@ -19,7 +19,7 @@ use askwhen_domain::time::Millis;
 use askwhen_process::thread::Notify;
 use askwhen_wire::topic::Topic;
 
-pub use ack::Ack;
+pub use ack::{Ack, AckQueue, AckSender, Append, Urgency};
 pub use embedded::{DiskClaim, Embedded};
 pub use error::{Class, Error};
 pub use fetch::{Fetch, FetchBatch};
@@ -98,10 +98,15 @@ impl Log {
     /// Appends records to one partition, in order. For the runtimes of partitions: it tries
     /// until the log has them, so that no record is missing before a later one.
     pub fn append(&self, at: TopicPartition, records: Vec<NewRecord>, ack: Ack) {
+        self.append_all(vec![Append { at, records, ack, urgency: Urgency::Now }]);
+    }
+
+    /// Several appends, as [`Log::append`] each, which the embedded log writes together.
+    pub fn append_all(&self, appends: Vec<Append>) {
         match self {
-            Log::Embedded(log) => log.append(at, records, ack),
-            Log::Kafka(log) => log.append(at, records, ack),
-            Log::Simulated(log) => log.append(at, records, ack),
+            Log::Embedded(log) => log.append_all(appends),
+            Log::Kafka(log) => appends.into_iter().for_each(|one| log.append(one.at, one.records, one.ack)),
+            Log::Simulated(log) => appends.into_iter().for_each(|one| log.append(one.at, one.records, one.ack)),
         }
     }
 

@@ -19,7 +19,7 @@ use super::setup::Setup;
 use super::status::{Phase, Status, is_behind};
 use super::stop::StopReason;
 use askwhen_domain::time::{Millis, SECOND};
-use askwhen_log::{Ack, AppendedRange, DiskClaim, Fetch as _, Reader, TopicPartition};
+use askwhen_log::{Ack, AckQueue, DiskClaim, Fetch as _, Reader, TopicPartition};
 use askwhen_process::fault;
 use askwhen_process::thread::Notify;
 use askwhen_store::Store;
@@ -45,10 +45,6 @@ pub enum Progress {
     Idle,
 }
 
-type Acks = (
-    mpsc::Sender<(u64, Result<AppendedRange, askwhen_log::Error>)>,
-    mpsc::Receiver<(u64, Result<AppendedRange, askwhen_log::Error>)>,
-);
 type Written = (mpsc::Sender<Result<(), askwhen_store::Error>>, mpsc::Receiver<Result<(), askwhen_store::Error>>);
 
 /// What the pool keeps of a running partition: its notifier and its status.
@@ -76,7 +72,7 @@ pub struct Partition<M> {
     /// By output topic, the journal offset below which all outputs were written and have
     /// been trimmed since.
     floors: BTreeMap<Topic, u64>,
-    acks: Acks,
+    acks: AckQueue,
     written: Written,
     notify: Arc<Notify>,
     reader: Reader,
@@ -165,7 +161,7 @@ impl<M: Machine> Partition<M> {
             reprocessed_until,
             definitions,
             floors,
-            acks: mpsc::channel(),
+            acks: AckQueue::new(notify.clone()),
             written: mpsc::channel(),
             notify,
             reader,
@@ -226,6 +222,12 @@ impl<M: Machine> Partition<M> {
         self.status.time.store(self.meta.time(), Ordering::Release);
         if !self.already_written.is_empty() && self.meta.next >= self.reprocessed_until {
             self.already_written = HashSet::new();
+        }
+        // Otherwise acknowledgements are counted when something else is to be done, or when
+        // the thread looks by itself.
+        let waits_for_acks = self.outstanding_bytes >= MAX_OUTSTANDING_BYTES || self.setup.test_clock;
+        if self.acks.set_waiting(waits_for_acks) {
+            progress = Progress::Worked;
         }
         Ok(progress)
     }
@@ -335,7 +337,7 @@ impl<M: Machine> Partition<M> {
 
     fn take_acknowledgements(&mut self) -> Result<Progress, StopReason> {
         let mut progress = Progress::Idle;
-        while let Ok((tag, outcome)) = self.acks.1.try_recv() {
+        while let Some((tag, outcome)) = self.acks.try_next() {
             self.outstanding_bytes -= self.outstanding.remove(&tag).unwrap_or(0);
             self.tracker.acknowledge(tag, outcome?.end);
             fault::point("outputs_acked");

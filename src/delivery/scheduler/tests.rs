@@ -86,7 +86,7 @@ impl World {
                 }
             }
             Effect::Start { item, row, .. } => self.started.push_back((item, *row)),
-            Effect::Append { tag, write: (at, record) } => {
+            Effect::Append { tag, write: (at, record), .. } => {
                 let id = record.headers.iter().find(|(name, _)| name.as_ref() == ID_HEADER.as_bytes());
                 let id = id.map(|(_, id)| String::from_utf8_lossy(id).into_owned()).unwrap_or_default();
                 self.appends.push_back((tag, format!("{} {id}", at.topic.name())));

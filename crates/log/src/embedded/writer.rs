@@ -6,7 +6,7 @@
 use bytes::BytesMut;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::super::disk::{self, Disk};
 use super::super::frame;
@@ -15,7 +15,7 @@ use super::cursor::FrameStart;
 use super::partition::{PartitionLog, Target};
 use super::space::{Purpose, Space};
 use super::syncer::Syncer;
-use crate::ack::Ack;
+use crate::ack::{Ack, Append, Urgency};
 use crate::error::Error;
 use crate::record::{AppendedRange, NewRecord, TopicPartition};
 use askwhen_domain::time::Millis;
@@ -26,6 +26,8 @@ use askwhen_process::thread::{STUCK_AFTER, beat, resting, watch};
 const MAX_QUEUED_BYTES: usize = 64 << 20;
 /// The most bytes written before a sync.
 const MAX_GROUP_BYTES: usize = 8 << 20;
+/// How long appends that are not urgent wait for one that is.
+const LINGER: Duration = Duration::from_millis(10);
 
 struct Job {
     part: Arc<PartitionLog>,
@@ -45,6 +47,10 @@ pub struct Queue {
 struct Jobs {
     queue: VecDeque<Job>,
     queued_bytes: usize,
+    /// When the queue is to be written at the latest; `None` while it is empty.
+    due: Option<Instant>,
+    /// When the writer looks by itself; `None` while it writes.
+    looks_at: Option<Instant>,
     closed: bool,
     /// Why nothing more is accepted, once a write has failed.
     failed: Option<Error>,
@@ -65,35 +71,66 @@ impl std::fmt::Debug for Queue {
     }
 }
 
-impl Queue {
-    fn jobs(&self) -> MutexGuard<'_, Jobs> {
-        self.jobs.lock().expect("no panic holds this lock")
-    }
-
-    pub fn append(&self, part: &Arc<PartitionLog>, records: Vec<NewRecord>, ack: Ack) {
-        if let Some(why) = records.iter().find_map(|record| frame::fits(record).err()) {
-            return ack.send(Err(Error::Refused(why.to_string())));
-        }
+impl Jobs {
+    /// Queues an append, or says why not.
+    fn push(&mut self, part: Arc<PartitionLog>, append: Append) -> Result<(), (Ack, Error)> {
+        let Append { records, ack, urgency, .. } = append;
         let len_bytes: usize = records.iter().map(frame::encoded_len).sum();
-        let mut jobs = self.jobs();
-        let refusal = if let Some(failed) = &jobs.failed {
+        let refusal = if let Some(why) = records.iter().find_map(|record| frame::fits(record).err()) {
+            Some(Error::Refused(why.to_string()))
+        } else if let Some(failed) = &self.failed {
             Some(not_written(failed))
-        } else if jobs.closed {
+        } else if self.closed {
             Some(Error::Closed)
-        } else if matches!(ack, Ack::Once(_)) && jobs.queued_bytes + len_bytes > MAX_QUEUED_BYTES {
+        } else if matches!(ack, Ack::Once(_)) && self.queued_bytes + len_bytes > MAX_QUEUED_BYTES {
             // Partitions bound their unacknowledged bytes themselves.
             Some(Error::Overloaded)
         } else {
             None
         };
         if let Some(refusal) = refusal {
-            drop(jobs);
-            return ack.send(Err(refusal));
+            return Err((ack, refusal));
         }
-        jobs.queued_bytes += len_bytes;
-        jobs.queue.push_back(Job { part: part.clone(), records, len_bytes, ack });
+        let now = Instant::now();
+        let due = if urgency == Urgency::Lingers { now + LINGER } else { now };
+        self.due = Some(self.due.map_or(due, |known| known.min(due)));
+        self.queued_bytes += len_bytes;
+        self.queue.push_back(Job { part, records, len_bytes, ack });
+        Ok(())
+    }
+
+    /// How long until the queue is to be written; `None` while it is empty.
+    fn wait(&self) -> Option<Duration> {
+        let due = self.due.filter(|_| !self.closed && self.failed.is_none());
+        match due {
+            Some(due) => Some(due.saturating_duration_since(Instant::now())),
+            None => (!self.queue.is_empty()).then_some(Duration::ZERO),
+        }
+    }
+}
+
+impl Queue {
+    fn jobs(&self) -> MutexGuard<'_, Jobs> {
+        self.jobs.lock().expect("no panic holds this lock")
+    }
+
+    /// Queues appends, which are written in one group if they fit in it.
+    pub fn append_all(&self, appends: Vec<(Arc<PartitionLog>, Append)>) {
+        let mut refused = Vec::new();
+        let mut jobs = self.jobs();
+        for (part, append) in appends {
+            if let Err((ack, refusal)) = jobs.push(part, append) {
+                refused.push((ack, refusal));
+            }
+        }
+        let is_earlier = jobs.looks_at.zip(jobs.due).is_some_and(|(looks_at, due)| due < looks_at);
         drop(jobs);
-        self.filled.notify_one();
+        if is_earlier {
+            self.filled.notify_one();
+        }
+        for (ack, refusal) in refused {
+            ack.send(Err(refusal));
+        }
     }
 
     pub fn close(&self) {
@@ -123,6 +160,7 @@ impl Queue {
                 job.ack.send(Err(not_written(&failed)));
             }
             jobs.queued_bytes = 0;
+            jobs.due = None;
         }
         let (mut group, mut bytes) = (Vec::new(), 0);
         while let Some(job) = jobs.queue.front() {
@@ -133,22 +171,34 @@ impl Queue {
             group.extend(jobs.queue.pop_front());
         }
         jobs.queued_bytes -= bytes;
+        if jobs.queue.is_empty() {
+            jobs.due = None;
+        }
         group
     }
 
     /// Waits for jobs; `None` when the log closes.
     fn next_group(&self) -> Option<Vec<Job>> {
         let mut jobs = self.jobs();
+        // Behind a group others follow often that linger: the writer need not be woken for
+        // them if it looks by itself in time.
+        let mut idle = LINGER;
         loop {
-            let group = Queue::take_group(&mut jobs);
-            if !group.is_empty() {
-                return Some(group);
+            let wait = jobs.wait();
+            if wait.is_some_and(|wait| wait.is_zero()) {
+                let group = Queue::take_group(&mut jobs);
+                if !group.is_empty() {
+                    return Some(group);
+                }
+                continue;
             }
-            if jobs.closed {
+            if wait.is_none() && jobs.closed {
                 return None;
             }
-            let waited = resting(|| self.filled.wait_timeout(jobs, Duration::from_secs(1)));
-            jobs = waited.expect("no panic holds this lock").0;
+            let longest = wait.unwrap_or(std::mem::replace(&mut idle, Duration::from_secs(1)));
+            jobs.looks_at = Some(Instant::now() + longest);
+            jobs = resting(|| self.filled.wait_timeout(jobs, longest)).expect("no panic holds this lock").0;
+            jobs.looks_at = None;
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::stop::StopReason;
 use askwhen_domain::id::{Kind, Origin};
 use askwhen_domain::json::Json;
 use askwhen_domain::time::SECOND;
-use askwhen_log::{Ack, NewRecord, TopicPartition};
+use askwhen_log::{Append, NewRecord, TopicPartition, Urgency};
 use askwhen_process::fault;
 use askwhen_wire::record::{self, DecodeError, Decoded, Forward, Internal, REPLY_HEADER};
 use askwhen_wire::topic::Topic;
@@ -81,30 +81,27 @@ impl<M: Machine> Partition<M> {
             }
         }
         self.tracker.begin(self.meta.next);
+        let mut all = Vec::new();
         for (topic, batch) in appends.outputs {
             let at = TopicPartition { topic, partition: if topic.partitions(2) == 1 { 0 } else { self.partition } };
-            let tag = self.tracker.expect(Some(topic));
-            self.expect_bytes(tag, &batch);
-            self.setup.log.append(at, batch, self.tagged(tag));
-            fault::point("output");
+            all.push(self.tracked(Some(topic), at, batch));
         }
         for (to, batch) in appends.forwards {
-            let tag = self.tracker.expect(None);
-            self.expect_bytes(tag, &batch);
-            self.setup.log.append(TopicPartition { topic: Topic::Events, partition: to }, batch, self.tagged(tag));
+            all.push(self.tracked(None, TopicPartition { topic: Topic::Events, partition: to }, batch));
         }
+        self.setup.log.append_all(all);
+        fault::point("output");
         self.tracker.settle();
         Ok(())
     }
 
-    fn expect_bytes(&mut self, tag: u64, batch: &[NewRecord]) {
-        let bytes = batch.iter().map(NewRecord::len_bytes).sum();
+    /// An append whose acknowledgement is expected: of outputs of a topic, or of forwards.
+    fn tracked(&mut self, topic: Option<Topic>, at: TopicPartition, records: Vec<NewRecord>) -> Append {
+        let tag = self.tracker.expect(topic);
+        let bytes = records.iter().map(NewRecord::len_bytes).sum();
         self.outstanding.insert(tag, bytes);
         self.outstanding_bytes += bytes;
-    }
-
-    fn tagged(&self, tag: u64) -> Ack {
-        Ack::Tagged { tag, queue: self.acks.0.clone(), notify: self.notify.clone() }
+        Append { at, records, ack: self.acks.tagged(tag), urgency: Urgency::Now }
     }
 
     /// Applies one record. A record that is not accepted becomes a reject; none is skipped
