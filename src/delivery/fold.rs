@@ -1,6 +1,7 @@
 //! Folds topics `deliveries`, `attempts`, `dead` and the retry topics of one partition
 //! into a store of what waits. Changes and positions are written in one batch, so a
-//! record counts once.
+//! record counts once. They are written behind: most deliveries end within the time for
+//! which changes stay in memory, and then the store sees nothing of them but their end.
 
 mod endpoint_update;
 mod erasure;
@@ -10,6 +11,7 @@ mod input;
 mod poison;
 mod read;
 pub(super) mod row;
+mod unwritten;
 
 use crate::delivery::families;
 use serde::{Deserialize, Serialize};
@@ -35,6 +37,7 @@ use askwhen_wire::topics::{AttemptEnd, AttemptRecord, DeliveryRecord, RetryRecor
 use erasure::Erasures;
 use index::{done_key, due_key};
 use input::FoldInput;
+use unwritten::Unwritten;
 
 /// The topics that are folded, in the order of every round: an attempt is read before
 /// the retry record or the dead letter that follows from it.
@@ -101,6 +104,7 @@ pub struct Fold {
     store: Arc<Store>,
     reader: Reader,
     positions: Positions,
+    unwritten: Unwritten,
     /// Which records are being taken in, for the case that the process dies of one.
     attempts: Attempts,
     /// The newest version of each stored update of an endpoint, removed endpoints included.
@@ -114,19 +118,15 @@ pub struct Fold {
     pruned_at: Option<Instant>,
 }
 
-/// What one round is about to write. Its later records see the changes of earlier ones.
+/// What one round reads.
 #[derive(Default)]
-struct WriteBatch {
-    /// `None` for a delivery that has ended.
-    rows: BTreeMap<String, Option<PendingDelivery>>,
-    done: BTreeMap<Vec<u8>, ()>,
-    batch: Batch,
+struct Round {
     events: Vec<FoldEvent>,
     /// Ids of deliveries of which an attempt has been read.
     attempted_ids: BTreeSet<String>,
     /// In milliseconds since the epoch; `None` while a store catches up.
     now: Option<Millis>,
-    /// One scan of the store finds the deliveries of all of them.
+    /// One scan finds the deliveries of all of them.
     erasures: Erasures,
 }
 
@@ -173,6 +173,7 @@ impl Fold {
             store,
             reader,
             positions,
+            unwritten: Unwritten::default(),
             attempts: Attempts::default(),
             versions: BTreeMap::new(),
             rejects: Vec::new(),
@@ -241,9 +242,9 @@ impl Fold {
                 if fetched.records.is_empty() {
                     break;
                 }
-                let mut writes = WriteBatch::default();
-                self.take_all(at.topic, &fetched.records, &mut writes)?;
-                self.write(writes)?;
+                let mut round = Round::default();
+                self.take_all(at.topic, &fetched.records, &mut round)?;
+                self.write()?;
             }
         }
         Ok(())
@@ -251,6 +252,13 @@ impl Fold {
 
     fn position(&self, topic: Topic) -> u64 {
         self.positions.next.get(topic.name()).copied().unwrap_or(0)
+    }
+
+    fn pass(&mut self, topic: Topic, next: u64) {
+        match self.positions.next.get_mut(topic.name()) {
+            Some(known) => *known = next,
+            None => drop(self.positions.next.insert(topic.name().to_owned(), next)),
+        }
     }
 
     fn load(&mut self) -> Result<(), Error> {
@@ -269,7 +277,7 @@ impl Fold {
     /// # Errors
     /// When the log or the store cannot be read or written.
     pub fn step(&mut self, now: Millis) -> Result<Option<Vec<FoldEvent>>, Error> {
-        let mut writes = WriteBatch { now: Some(now), ..WriteBatch::default() };
+        let mut round = Round { now: Some(now), ..Round::default() };
         let mut read = 0;
         let mut fetched = Vec::new();
         for topic in TOPICS {
@@ -277,57 +285,46 @@ impl Fold {
             fetched.push((topic, self.reader.read(at, self.position(topic), ROUND_BYTES)?.records));
         }
         for (topic, records) in &fetched {
-            read += self.take_all(*topic, records, &mut writes)?;
+            read += self.take_all(*topic, records, &mut round)?;
         }
-        if read == 0 {
-            return Ok(None);
+        for delivery_id in round.attempted_ids {
+            if self.unwritten.row(&delivery_id).flatten().is_some_and(|row| row.phase != DeliveryPhase::Due) {
+                round.events.push(FoldEvent::FollowUpMissing { delivery_id });
+            }
         }
-        Ok(Some(self.write(writes)?))
+        if self.unwritten.is_due(now) {
+            self.write()?;
+        }
+        Ok((read > 0).then_some(round.events))
     }
 
-    fn write(&mut self, mut writes: WriteBatch) -> Result<Vec<FoldEvent>, Error> {
-        for delivery_id in std::mem::take(&mut writes.attempted_ids) {
-            if matches!(writes.rows.get(&delivery_id), Some(Some(row)) if row.phase != DeliveryPhase::Due) {
-                writes.events.push(FoldEvent::FollowUpMissing { delivery_id });
-            }
+    /// Writes the changes that are in memory, with the positions behind them.
+    ///
+    /// # Errors
+    /// When the store cannot be written: then the fold is to be opened again.
+    pub fn write(&mut self) -> Result<(), Error> {
+        if self.unwritten.is_empty() {
+            return Ok(());
         }
-        for (id, row) in writes.rows {
-            match row {
-                Some(row) => writes.batch.put(families::WAITING, id, row.encode()),
-                None => writes.batch.delete(families::WAITING, id),
-            }
-        }
-        for (key, ()) in writes.done {
-            writes.batch.put(families::DONE, key, []);
-        }
+        let mut batch = self.unwritten.take();
         let positions = serde_json::to_vec(&self.positions).expect("positions serialise");
-        writes.batch.put(families::META, POSITIONS, positions);
-        // Should this fail, the caller opens the fold again.
-        self.store.write(writes.batch)?;
+        batch.put(families::META, POSITIONS, positions);
+        self.store.write(batch)?;
         askwhen_process::fault::point("folded");
-        Ok(writes.events)
+        Ok(())
     }
 
-    fn take_all(
-        &mut self,
-        topic: Topic,
-        records: &[askwhen_log::Record],
-        writes: &mut WriteBatch,
-    ) -> Result<usize, Error> {
+    fn take_all(&mut self, topic: Topic, records: &[askwhen_log::Record], round: &mut Round) -> Result<usize, Error> {
         let records = self.begin_records(topic, records)?;
-        self.take_each(topic, records, writes).inspect_err(|_| self.attempts.forgive())?;
+        self.take_each(topic, records, round).inspect_err(|_| self.attempts.forgive())?;
         self.end_records(topic, records)?;
         Ok(records.len())
     }
 
-    fn take_each(
-        &mut self,
-        topic: Topic,
-        records: &[askwhen_log::Record],
-        writes: &mut WriteBatch,
-    ) -> Result<(), Error> {
+    fn take_each(&mut self, topic: Topic, records: &[askwhen_log::Record], round: &mut Round) -> Result<(), Error> {
         for record in records {
-            self.positions.next.insert(topic.name().to_owned(), record.offset + 1);
+            self.unwritten.note(round.now);
+            self.pass(topic, record.offset + 1);
             self.positions.now = self.positions.now.max(record.appended_at);
             let at = TopicPartition { topic, partition: self.partition };
             if self.is_skipped(at, record.offset) {
@@ -336,17 +333,17 @@ impl Fold {
             }
             askwhen_process::fault::point_of("folding", || format!("{at}@{}", record.offset));
             match FoldInput::decode(topic, record) {
-                Ok(input) => self.take(input, record, writes)?,
+                Ok(input) => self.take(input, record, round)?,
                 Err(error) => self.rejects.push(records::unreadable(at, record, &error.to_string())),
             }
         }
-        self.cancel_erased(writes)
+        self.cancel_erased(round)
     }
 
     /// Cancels the deliveries that the round's erasures cover. One scan over all that waits
     /// is cheaper than an index over users, which every delivery would pay for.
-    fn cancel_erased(&mut self, writes: &mut WriteBatch) -> Result<(), Error> {
-        let erasures = std::mem::take(&mut writes.erasures);
+    fn cancel_erased(&mut self, round: &mut Round) -> Result<(), Error> {
+        let erasures = std::mem::take(&mut round.erasures);
         if erasures.is_empty() || askwhen_process::fault::mutant("erase_leaves_deliveries") {
             return Ok(());
         }
@@ -358,43 +355,35 @@ impl Fold {
                 rows.insert(row.delivery.delivery_id.clone(), row);
             }
         })?;
-        // Changes of this round are newer than the store.
-        for (id, changed) in &writes.rows {
-            rows.remove(id);
-            if let Some(row) = changed.as_ref().filter(|row| erasures.cancels(row)) {
-                rows.insert(id.clone(), row.clone());
-            }
-        }
-        writes.events.push(FoldEvent::Cancelled { delivery_ids: rows.keys().cloned().collect() });
-        for (id, mut row) in rows {
-            writes.batch.delete(families::DUE, due_key(&row));
-            row.forget_message();
+        round.events.push(FoldEvent::Cancelled { delivery_ids: rows.keys().cloned().collect() });
+        for (_, mut row) in rows {
+            self.unwritten.remove_due(due_key(&row));
             row.phase = DeliveryPhase::CancelMissing { reason: "user_erased".into() };
-            writes.rows.insert(id, Some(row));
+            self.unwritten.put(row, 0);
         }
         Ok(())
     }
 
     /// Takes one record in. Errors come from the store, never from the record.
-    fn take(&mut self, input: FoldInput, record: &askwhen_log::Record, writes: &mut WriteBatch) -> Result<(), Error> {
+    fn take(&mut self, input: FoldInput, record: &askwhen_log::Record, round: &mut Round) -> Result<(), Error> {
         match input {
-            FoldInput::Deliveries(DeliveryRecord::Deliver(delivery)) => self.take_delivery(*delivery, record, writes),
+            FoldInput::Deliveries(DeliveryRecord::Deliver(delivery)) => self.take_delivery(*delivery, record, round),
             FoldInput::Deliveries(DeliveryRecord::CancelUser { project, user_id }) => {
                 let source = record.header(SOURCE_HEADER).and_then(|source| Source::parse(source));
-                writes.erasures.note(UserKey { project, user_id }, source);
+                round.erasures.note(UserKey { project, user_id }, source);
                 Ok(())
             }
             FoldInput::Deliveries(DeliveryRecord::Endpoint { project, endpoint_id, version, body }) => {
                 self.take_update(
                     EndpointUpdate { project, endpoint_id, what: EndpointChange::Defined { version, body } },
-                    writes,
+                    round,
                 );
                 Ok(())
             }
             FoldInput::Deliveries(DeliveryRecord::Health { project, endpoint_id, seq, by, health }) => {
                 self.take_update(
                     EndpointUpdate { project, endpoint_id, what: EndpointChange::Health { seq, by, health } },
-                    writes,
+                    round,
                 );
                 Ok(())
             }
@@ -402,37 +391,36 @@ impl Fold {
                 self.note_skip(topic, offset);
                 Ok(())
             }
-            FoldInput::Attempt(attempt) => self.take_attempt(&attempt, writes),
+            FoldInput::Attempt(attempt) => self.take_attempt(&attempt, round),
             FoldInput::Dead(dead) => {
-                if let Some(row) = self.row(&dead.delivery.delivery_id, writes)? {
-                    self.end(&row, writes);
+                if let Some(row) = self.find(&dead.delivery.delivery_id)? {
+                    self.end(&row);
                 }
                 Ok(())
             }
-            FoldInput::Retry(retry) => self.take_retry(retry, writes),
+            FoldInput::Retry(retry) => self.take_retry(retry, record, round),
         }
     }
 
     /// Stores an update of an endpoint, unless a newer one is stored: a late record of a
     /// replaced owner stands behind newer ones.
-    fn take_update(&mut self, update: EndpointUpdate, writes: &mut WriteBatch) {
+    fn take_update(&mut self, update: EndpointUpdate, round: &mut Round) {
         let (key, version) = update.key();
         if self.versions.get(&key).is_some_and(|known| *known > version) {
             return;
         }
         self.versions.insert(key.clone(), version);
-        writes.batch.put(families::ENDPOINTS, key, serde_json::to_vec(&update).expect("it serialises"));
-        writes.events.push(FoldEvent::Endpoint(update));
+        self.unwritten.put_endpoint(key, serde_json::to_vec(&update).expect("it serialises"));
+        round.events.push(FoldEvent::Endpoint(update));
     }
 
     fn take_delivery(
         &mut self,
         delivery: Delivery,
         record: &askwhen_log::Record,
-        writes: &mut WriteBatch,
+        round: &mut Round,
     ) -> Result<(), Error> {
-        let known = self.row(&delivery.delivery_id, writes)?.is_some() || self.is_done(&delivery, writes)?;
-        if known {
+        if self.find(&delivery.delivery_id)?.is_some() || self.is_done(&delivery)? {
             return Ok(());
         }
         self.open += 1;
@@ -453,12 +441,13 @@ impl Fold {
             phase: DeliveryPhase::Due,
             uncounted: 0,
         };
-        self.put_due(row, writes);
+        self.unwritten.begins(&row.delivery.delivery_id);
+        self.put_due(row, record, round);
         Ok(())
     }
 
-    fn take_attempt(&mut self, attempt: &AttemptRecord, writes: &mut WriteBatch) -> Result<(), Error> {
-        let Some(mut row) = self.row(&attempt.delivery_id, writes)? else { return Ok(()) };
+    fn take_attempt(&mut self, attempt: &AttemptRecord, round: &mut Round) -> Result<(), Error> {
+        let Some(mut row) = self.find(&attempt.delivery_id)? else { return Ok(()) };
         let ended_at = attempt.started_at.saturating_add(attempt.duration_ms as i64);
         self.positions.now = self.positions.now.max(ended_at);
         // A missing retry record is no end: after a crash all attempts are read before the
@@ -471,8 +460,8 @@ impl Fold {
         if attempt.ended.is_none() && (attempt.attempt <= row.attempt || is_ending) {
             return Ok(());
         }
-        writes.batch.delete(families::DUE, due_key(&row));
-        writes.attempted_ids.insert(attempt.delivery_id.clone());
+        self.unwritten.remove_due(due_key(&row));
+        round.attempted_ids.insert(attempt.delivery_id.clone());
         self.retrying += u64::from(row.attempt == 0 && attempt.ended.is_none());
         let had_retried = row.attempt > 0;
         row.attempt = row.attempt.max(attempt.attempt);
@@ -484,26 +473,26 @@ impl Fold {
                     reason: attempt.reason.clone().unwrap_or_default(),
                     died_at: ended_at,
                 };
-                writes.rows.insert(attempt.delivery_id.clone(), Some(row));
+                self.unwritten.put(row, 0);
             }
             Some(AttemptEnd::Delivered | AttemptEnd::Cancelled) => {
                 row.attempt = u32::from(had_retried);
-                self.end(&row, writes);
+                self.end(&row);
             }
             None => {
                 row.phase = DeliveryPhase::RetryMissing { next_due_at: attempt.next_due_at.unwrap_or(row.due_at) };
-                writes.rows.insert(attempt.delivery_id.clone(), Some(row));
+                self.unwritten.put(row, 0);
             }
         }
         Ok(())
     }
 
     /// Takes a retry record in: that with the most attempts counts.
-    fn take_retry(&mut self, retry: RetryRecord, writes: &mut WriteBatch) -> Result<(), Error> {
-        if self.is_done(&retry.delivery, writes)? {
+    fn take_retry(&mut self, retry: RetryRecord, record: &askwhen_log::Record, round: &mut Round) -> Result<(), Error> {
+        if self.is_done(&retry.delivery)? {
             return Ok(());
         }
-        match self.row(&retry.delivery.delivery_id, writes)? {
+        match self.find(&retry.delivery.delivery_id)? {
             Some(row)
                 if matches!(row.phase, DeliveryPhase::DeadMissing { .. } | DeliveryPhase::CancelMissing { .. }) =>
             {
@@ -514,13 +503,16 @@ impl Fold {
                 if !missing && retry.attempt <= row.attempt {
                     return Ok(());
                 }
-                writes.batch.delete(families::DUE, due_key(&row));
+                self.unwritten.remove_due(due_key(&row));
             }
-            None => self.open += 1,
+            None => {
+                self.open += 1;
+                self.unwritten.begins(&retry.delivery.delivery_id);
+            }
         }
         let row = PendingDelivery {
             attempt: retry.attempt,
-            due_at: writes.now.filter(|now| waits_too_long(retry.due_at, *now)).unwrap_or(retry.due_at),
+            due_at: round.now.filter(|now| waits_too_long(retry.due_at, *now)).unwrap_or(retry.due_at),
             place: 0,
             source: retry.source,
             first_started_at: Some(retry.first_started_at),
@@ -528,35 +520,28 @@ impl Fold {
             uncounted: retry.uncounted,
             delivery: *retry.delivery,
         };
-        self.put_due(row, writes);
+        self.put_due(row, record, round);
         Ok(())
     }
 
-    fn put_due(&mut self, row: PendingDelivery, writes: &mut WriteBatch) {
+    fn put_due(&mut self, row: PendingDelivery, record: &askwhen_log::Record, round: &mut Round) {
         let due = Due::new(&row);
-        writes.batch.put(families::DUE, due.key.clone(), due.value());
-        writes.events.push(FoldEvent::Due(due));
-        writes.rows.insert(row.delivery.delivery_id.clone(), Some(row));
+        self.unwritten.put_due(&due);
+        round.events.push(FoldEvent::Due(due));
+        self.unwritten.put(row, record.len_bytes());
     }
 
-    fn end(&mut self, row: &PendingDelivery, writes: &mut WriteBatch) {
+    fn end(&mut self, row: &PendingDelivery) {
         self.open = self.open.saturating_sub(1);
         self.retrying = self.retrying.saturating_sub(u64::from(row.attempt > 0));
-        writes.batch.delete(families::DUE, due_key(row));
-        writes.rows.insert(row.delivery.delivery_id.clone(), None);
-        writes.done.insert(done_key(&row.delivery), ());
+        self.unwritten.remove_due(due_key(row));
+        self.unwritten.remove(&row.delivery.delivery_id);
+        self.unwritten.put_done(done_key(&row.delivery));
     }
 
-    fn row(&self, delivery_id: &str, writes: &WriteBatch) -> Result<Option<PendingDelivery>, Error> {
-        match writes.rows.get(delivery_id) {
-            Some(row) => Ok(row.clone()),
-            None => self.find(delivery_id),
-        }
-    }
-
-    fn is_done(&self, delivery: &Delivery, writes: &WriteBatch) -> Result<bool, Error> {
+    fn is_done(&self, delivery: &Delivery) -> Result<bool, Error> {
         let key = done_key(delivery);
-        Ok(writes.done.contains_key(&key) || self.store.get(families::DONE, &key)?.is_some())
+        Ok(self.unwritten.is_done(&key) || self.store.get(families::DONE, &key)?.is_some())
     }
 
     /// Makes deliveries due at `now` that are due later than any policy allows: a retry
@@ -566,6 +551,7 @@ impl Fold {
     /// # Errors
     /// When the store cannot be read or written.
     pub fn pull_in(&mut self, now: Millis) -> Result<usize, Error> {
+        self.write()?;
         let mut late = Vec::new();
         self.store.each(families::DUE, |key, value| {
             let due = Due::decode(key, &value)?;
@@ -574,18 +560,20 @@ impl Fold {
             }
             Ok::<_, Error>(())
         })?;
-        let (mut writes, mut count) = (WriteBatch::default(), 0);
-        for key in &late {
-            let row = self.find(&due_id(key))?.filter(|row| row.attempt > 0 || row.delivery.not_before.is_none());
+        let mut count = 0;
+        for key in late {
+            let row = self.find(&due_id(&key))?.filter(|row| row.attempt > 0 || row.delivery.not_before.is_none());
             let Some(row) = row else { continue };
             count += 1;
-            writes.batch.delete(families::DUE, key.clone());
-            self.put_due(PendingDelivery { due_at: now, ..row }, &mut writes);
-            if writes.rows.len() >= MAX_ENTRIES_PER_READ {
-                self.write(std::mem::take(&mut writes))?;
+            let row = PendingDelivery { due_at: now, ..row };
+            self.unwritten.remove_due(key);
+            self.unwritten.put_due(&Due::new(&row));
+            self.unwritten.put(row, 0);
+            if count % MAX_ENTRIES_PER_READ == 0 {
+                self.write()?;
             }
         }
-        self.write(writes)?;
+        self.write()?;
         Ok(count)
     }
 

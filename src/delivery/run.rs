@@ -213,6 +213,11 @@ impl Loop {
             self.report();
             turns.wait(Duration::from_millis(20));
         }
+        for partition in self.assignments.partitions() {
+            if let Some(fold) = self.assignments.get_mut(partition) {
+                write_last(fold);
+            }
+        }
         self.assignments.disown();
     }
 
@@ -270,7 +275,7 @@ impl Loop {
     fn perform(&mut self, effect: Effect) {
         match effect {
             Effect::ReadDue(range) => {
-                let Some(fold) = self.fold(range.partition) else { return };
+                let Some(fold) = self.assignments.get_mut(range.partition) else { return };
                 match fold.due(range.queue_id, &range.after, range.until, range.limit) {
                     Ok((due, next)) => _ = self.step(Event::DueRead { range, due, next }),
                     Err(error) => self.fail(range.partition, &error),
@@ -491,8 +496,13 @@ impl Loop {
     /// Gives a partition back as soon as the records of its attempts are durable.
     fn let_go(&mut self, partition: u32) -> bool {
         let has_flights = self.scheduler.has_flights_of(partition);
-        let is_settled =
-            |_: Option<&mut Fold>, patience: Patience| !has_flights || !patience.settle || patience.is_late;
+        let is_settled = |fold: Option<&mut Fold>, patience: Patience| {
+            let is_settled = !has_flights || !patience.settle || patience.is_late;
+            if is_settled && patience.settle {
+                fold.map(write_last);
+            }
+            is_settled
+        };
         self.assignments.let_go(partition, self.setup.clock.monotonic(), is_settled)
     }
 
@@ -549,6 +559,14 @@ impl Loop {
     /// still count this process in.
     fn may_send(&self) -> bool {
         self.setup.log.takes_outputs().is_ok() && self.setup.fence.is_fresh()
+    }
+}
+
+/// Writes what a fold has in memory before it is given up, so that its next owner has less
+/// to read.
+fn write_last(fold: &mut Fold) {
+    if let Err(error) = fold.write() {
+        tracing::warn!(partition = fold.partition, %error, "the last changes are read again at the next start");
     }
 }
 

@@ -223,7 +223,7 @@ impl Scheduler {
             }
             Event::Closed { partition } => self.close(partition),
             Event::NothingOwned => self.endpoints.forget(),
-            Event::Folded { partition, events } => self.fold(partition, events),
+            Event::Folded { partition, events } => self.fold(context, partition, events),
             Event::Unreadable { reject } => self.write(PendingAppend { item: None, now: reject, then: None }),
             Event::Load => self.load(context),
             Event::DueRead { range, due, next } => {
@@ -272,15 +272,15 @@ impl Scheduler {
         self.tracked.close(partition, &waiting);
     }
 
-    /// Takes changes of a fold in. A delivery that is due behind what was read so far is
-    /// left to the next read.
-    fn fold(&mut self, partition: u32, events: Vec<FoldEvent>) {
+    /// Takes changes of a fold in. A delivery that is not due yet, or stands behind others
+    /// that are not in memory, is left to a read.
+    fn fold(&mut self, context: &StepContext, partition: u32, events: Vec<FoldEvent>) {
         for event in events {
             match event {
                 FoldEvent::Due(due) => {
                     let (queue_id, due_at) = split(&due.key);
-                    let is_loaded = self.timers.is_loaded(partition, &due.key);
-                    if is_loaded && queue_room(&self.endpoints, &self.ordering, queue_id) > 0 {
+                    let has_room = queue_room(&self.endpoints, &self.ordering, queue_id) > 0;
+                    if has_room && self.timers.load(partition, &due.key, context.now) {
                         self.enqueue(partition, due);
                     } else {
                         self.timers.put_back(partition, queue_id, due_at);

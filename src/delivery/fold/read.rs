@@ -39,11 +39,14 @@ impl Fold {
         Ok(self.find_sized(delivery_id)?.map(|(row, _)| row))
     }
 
-    /// A row, and the bytes that it takes in the store.
+    /// A row, and about how many bytes it takes.
     ///
     /// # Errors
     /// When the store cannot be read.
     pub fn find_sized(&self, delivery_id: &str) -> Result<Option<(PendingDelivery, usize)>, Error> {
+        if let Some(known) = self.unwritten.sized(delivery_id) {
+            return Ok(known.map(|(row, len_bytes)| (row.clone(), len_bytes)));
+        }
         let bytes = self.store.get(families::WAITING, delivery_id.as_bytes())?;
         bytes.map(|bytes| Ok((PendingDelivery::decode(delivery_id.as_bytes(), &bytes)?, bytes.len()))).transpose()
     }
@@ -52,7 +55,8 @@ impl Fold {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn queue_ids(&self) -> Result<Vec<(u64, Millis)>, Error> {
+    pub fn queue_ids(&mut self) -> Result<Vec<(u64, Millis)>, Error> {
+        self.write()?;
         let mut queue_ids = Vec::new();
         let mut from = Vec::new();
         while let Some((key, _)) = self.store.ascending(families::DUE, &from, 1)?.first() {
@@ -70,12 +74,13 @@ impl Fold {
     /// # Errors
     /// When the store cannot be read.
     pub fn due(
-        &self,
+        &mut self,
         queue_id: u64,
         after: &[u8],
         until: Millis,
         limit: usize,
     ) -> Result<(Vec<Due>, Option<Millis>), Error> {
+        self.write()?;
         let mut from = if after.is_empty() { queue_id.to_be_bytes().to_vec() } else { [after, &[0]].concat() };
         let mut found = Vec::new();
         // Most queues have little that is due: reading far would read other queues.
@@ -121,9 +126,15 @@ impl Fold {
     /// When the store cannot be read.
     pub fn each_row(&self, mut each: impl FnMut(PendingDelivery)) -> Result<(), Error> {
         self.store.each(families::WAITING, |key, value| {
-            each(PendingDelivery::decode(&key, &value)?);
-            Ok(())
-        })
+            // Changes are newer than the store.
+            let is_known = std::str::from_utf8(&key).is_ok_and(|id| self.unwritten.row(id).is_some());
+            if !is_known {
+                each(PendingDelivery::decode(&key, &value)?);
+            }
+            Ok::<_, Error>(())
+        })?;
+        self.unwritten.rows().for_each(|row| each(row.clone()));
+        Ok(())
     }
 
     /// Counts what waits, and compares it with the due index: a delivery that is missing

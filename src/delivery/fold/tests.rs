@@ -3,6 +3,7 @@
 use super::*;
 use crate::delivery::families;
 use askwhen_domain::json::Json;
+use askwhen_domain::time::SECOND;
 use askwhen_domain::webhook::endpoint::EventType;
 use askwhen_domain::webhook::message::{Data, Message};
 use askwhen_log::{Ack, NewRecord, Simulated};
@@ -106,7 +107,7 @@ fn deliver(id: &str) -> Vec<u8> {
 }
 
 /// When the deliveries of every line are due.
-fn due(fold: &Fold) -> Vec<Millis> {
+fn due(fold: &mut Fold) -> Vec<Millis> {
     let queue_ids = fold.queue_ids().expect("readable");
     let of = |(queue_id, _): &(u64, Millis)| fold.due(*queue_id, &[], i64::MAX, 10).expect("readable").0;
     queue_ids.iter().flat_map(of).map(|due| split(&due.key).1).collect()
@@ -117,7 +118,7 @@ fn a_crash_between_an_attempt_and_its_retry_record_owes_the_latter() {
     let world = World::new();
     world.write(Topic::Deliveries, deliver("d"));
     world.write(Topic::Attempts, attempt("d", 1, Some(5_000), None));
-    let fold = world.fold();
+    let mut fold = world.fold();
     let missing = fold.missing().expect("readable");
     assert_eq!(missing.len(), 1);
     assert_eq!((missing[0].attempt, &missing[0].phase), (1, &DeliveryPhase::RetryMissing { next_due_at: 5_000 }));
@@ -125,9 +126,9 @@ fn a_crash_between_an_attempt_and_its_retry_record_owes_the_latter() {
     // The record is written, its acknowledgement lost, and it is written again.
     world.write(Topic::Retry1m, retry("d", 1, 5_000));
     world.write(Topic::Retry1m, retry("d", 1, 5_000));
-    let fold = world.fold();
+    let mut fold = world.fold();
     assert!(fold.missing().expect("readable").is_empty());
-    assert_eq!(due(&fold), [5_000], "one chain, not two");
+    assert_eq!(due(&mut fold), [5_000], "one chain, not two");
 }
 
 #[test]
@@ -141,9 +142,9 @@ fn a_crash_before_the_dead_record_owes_it_and_an_end_is_final() {
     // Copies of what came before it change nothing any more.
     world.write(Topic::Deliveries, deliver("d"));
     world.write(Topic::Retry1m, retry("d", 7, 1));
-    let fold = world.fold();
+    let mut fold = world.fold();
     assert_eq!((fold.find("d").expect("readable"), fold.open), (None, 0));
-    assert!(due(&fold).is_empty());
+    assert!(due(&mut fold).is_empty());
 }
 
 #[test]
@@ -157,10 +158,10 @@ fn older_copies_of_attempts_and_retries_are_dropped() {
     }
     world.write(Topic::Attempts, attempt("d", 1, Some(5_000), None));
     world.write(Topic::Retry1m, retry("d", 1, 5_000));
-    let fold = world.fold();
+    let mut fold = world.fold();
     let row = fold.find("d").expect("readable").expect("it waits");
     assert_eq!((row.attempt, row.due_at, row.phase), (2, 9_000, DeliveryPhase::Due));
-    assert_eq!(due(&fold), [9_000]);
+    assert_eq!(due(&mut fold), [9_000]);
 }
 
 #[test]
@@ -251,7 +252,7 @@ fn a_store_with_an_unreadable_row_of_any_family_is_not_served() {
         let gone = DeliveryRecord::Endpoint { project, endpoint_id, version: 1, body: None };
         world.write(Topic::Deliveries, topics::encode(&gone));
         world.write(Topic::Deliveries, deliver("d"));
-        let fold = world.fold();
+        let mut fold = world.fold();
         world.spoil(family);
         if family == families::DUE {
             let queue_id = index::queue_of(&delivery("d"));
@@ -366,7 +367,7 @@ fn an_erasure_takes_what_came_before_it_and_no_more_is_kept_than_its_record_need
             (DeliveryPhase::CancelMissing { reason: "user_erased".into() }, None)
         );
     }
-    assert_eq!(due(&fold).len(), 1, "no timer is left of what came before");
+    assert_eq!(due(&mut fold).len(), 1, "no timer is left of what came before");
     assert!(fold.find("after").expect("readable").is_some_and(|row| row.phase == DeliveryPhase::Due));
 }
 
@@ -390,13 +391,13 @@ fn a_retry_that_a_wrong_clock_put_off_for_years_is_due_at_once() {
         world.write(Topic::Deliveries, topics::encode(&DeliveryRecord::Deliver(Box::new(delivery))));
     }
     fold.step(now).expect("it reads");
-    assert_eq!(due(&fold), [now, now, now, now + DAY, far]);
+    assert_eq!(due(&mut fold), [now, now, now, now + DAY, far]);
     assert_eq!(fold.pull_in(now).expect("written"), 0);
     // Another owner's, which has come behind the opening.
     world.write(Topic::Attempts, attempt("soon", 2, Some(far), None));
     world.write(Topic::Retry1d, retry("soon", 2, far));
     fold.step(now).expect("it reads");
-    assert_eq!(due(&fold), [now, now, now, now, far]);
+    assert_eq!(due(&mut fold), [now, now, now, now, far]);
     drop(fold);
     assert!(world.reopened().is_ok(), "index and rows agree");
 }
@@ -410,13 +411,13 @@ fn a_store_that_is_behind_takes_every_attempt_before_their_retries() {
     world.write(Topic::Attempts, attempt("d", 1, Some(1_000), None));
     world.write(Topic::Retry1m, retry("d", 1, 1_000));
     world.write(Topic::Attempts, attempt("d", 2, Some(2_000), None));
-    let fold = world.fold();
+    let mut fold = world.fold();
     let row = fold.find("d").expect("readable").expect("it waits");
     assert_eq!((row.attempt, &row.phase), (2, &DeliveryPhase::RetryMissing { next_due_at: 2_000 }));
-    assert!(due(&fold).is_empty(), "nothing is sent before its retry record is written");
+    assert!(due(&mut fold).is_empty(), "nothing is sent before its retry record is written");
 
     world.write(Topic::Retry1h, retry("d", 2, 2_000));
-    assert_eq!(due(&world.fold()), [2_000]);
+    assert_eq!(due(&mut world.fold()), [2_000]);
 }
 
 #[test]
@@ -457,4 +458,89 @@ fn the_state_of_another_partition_is_not_taken() {
     let error = Fold::open(1, &log, world.store.clone(), Arc::default()).err().expect("it is refused");
     assert_eq!(error.class(), Class::Fatal, "{error}");
     assert!(matches!(error, Error::State(StateError::OtherPartition { found: 0 })), "{error}");
+}
+
+/// All that a fold knows, wherever it is kept.
+fn contents(fold: &mut Fold) -> (Vec<PendingDelivery>, Vec<Millis>, Vec<askwhen_store::Entry>, u64, u64) {
+    let mut rows = Vec::new();
+    fold.each_row(|row| rows.push(row)).expect("readable");
+    rows.sort_by(|a, b| a.delivery.delivery_id.cmp(&b.delivery.delivery_id));
+    let due = due(fold);
+    fold.write().expect("written");
+    let done = fold.store.ascending(families::DONE, &[], 1_000).expect("readable");
+    (rows, due, done, fold.open, fold.retrying)
+}
+
+#[test]
+fn what_begins_and_ends_in_memory_leaves_only_its_end_in_the_store() {
+    let world = World::new();
+    let mut fold = world.fold();
+    world.write(Topic::Deliveries, deliver("d"));
+    fold.step(0).expect("it reads");
+    assert!(fold.find("d").expect("readable").is_some());
+    world.write(Topic::Attempts, attempt("d", 1, None, Some(AttemptEnd::Delivered)));
+    fold.step(1).expect("it reads");
+    assert_eq!(fold.find("d").expect("readable"), None);
+    let entries = |family| world.store.ascending(family, &[], 10).expect("readable").len();
+    assert_eq!((entries(families::DONE), entries(families::META)), (0, 0), "nothing is written yet");
+    fold.step(SECOND).expect("it writes");
+    assert_eq!((entries(families::WAITING), entries(families::DUE), entries(families::DONE)), (0, 0, 1));
+    // A copy of its record has no effect, whether its end is in memory or in the store.
+    world.write(Topic::Deliveries, deliver("d"));
+    assert_eq!(fold.step(SECOND).expect("it reads"), Some(Vec::new()));
+}
+
+/// Against a fold that writes each round, one that writes now and then, and is killed now
+/// and then, knows the same and announces the same.
+#[test]
+fn it_does_not_matter_when_changes_are_written() {
+    let mut seed = 7_u64;
+    let mut below = |limit: u64| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) % limit
+    };
+    for _ in 0..200 {
+        let (world, behind) = (World::new(), Arc::new(Store::Memory(Memory::default())));
+        let log = Log::Simulated(world.log.clone());
+        let open = || Fold::open(0, &log, behind.clone(), Arc::default()).expect("it opens");
+        let (mut at_once, mut later) = (world.fold(), open());
+        for now in 0..40 {
+            for _ in 0..below(3) {
+                let id = ["a", "b", "c"][below(3) as usize];
+                let number = 1 + below(3) as u32;
+                match below(8) {
+                    0..3 => world.write(Topic::Deliveries, deliver(id)),
+                    3 => world.write(Topic::Attempts, attempt(id, number, Some(500), None)),
+                    4 => world.write(Topic::Retry1m, retry(id, number, 500)),
+                    5 => world.write(Topic::Attempts, attempt(id, number, None, Some(AttemptEnd::Delivered))),
+                    6 => world.write(Topic::Attempts, attempt(id, number, None, Some(AttemptEnd::Dead))),
+                    _ => {
+                        let record = DeliveryRecord::CancelUser { project: "default".into(), user_id: "ann".into() };
+                        world.write(Topic::Deliveries, topics::encode(&record));
+                    }
+                }
+            }
+            let heard = at_once.step(now).expect("it reads");
+            at_once.write().expect("written");
+            assert_eq!(later.step(now).expect("it reads"), heard);
+            if below(6) == 0 {
+                later.write().expect("written");
+            }
+            for id in ["a", "b", "c"] {
+                assert_eq!(later.find(id).expect("readable"), at_once.find(id).expect("readable"));
+            }
+        }
+        if below(2) == 0 {
+            later = open();
+            later.catch_up(&log, |_| Ok(())).expect("it reads");
+            // In another order than it came: what has ended and what waits is the same.
+            let ids =
+                |rows: Vec<PendingDelivery>| rows.into_iter().map(|row| row.delivery.delivery_id).collect::<Vec<_>>();
+            let (ours, theirs) = (contents(&mut later), contents(&mut at_once));
+            assert_eq!((ours.2, ours.3), (theirs.2, theirs.3));
+            assert_eq!(ids(ours.0), ids(theirs.0));
+            continue;
+        }
+        assert_eq!(contents(&mut later), contents(&mut at_once));
+    }
 }

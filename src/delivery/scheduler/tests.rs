@@ -25,6 +25,8 @@ struct World {
     appends: VecDeque<(u64, String)>,
     /// Keys of reports, not yet acknowledged.
     reports: VecDeque<(u64, String)>,
+    /// How often the due index was read.
+    reads: usize,
 }
 
 impl World {
@@ -50,6 +52,7 @@ impl World {
             started: VecDeque::new(),
             appends: VecDeque::new(),
             reports: VecDeque::new(),
+            reads: 0,
         };
         let (endpoints, queues, missing) = (vec![update], Vec::new(), Vec::new());
         world.step(Event::Opened { partition: 0, endpoints, queues, missing });
@@ -68,6 +71,7 @@ impl World {
     fn perform(&mut self, effect: Effect) {
         match effect {
             Effect::ReadDue(range) => {
+                self.reads += 1;
                 let mut due: Vec<Due> = self.rows.values().filter(|r| r.phase == DeliveryPhase::Due).map(due).collect();
                 due.retain(|due| due.key > range.after);
                 due.sort_by(|a, b| a.key.cmp(&b.key));
@@ -104,6 +108,10 @@ impl World {
 
     /// A delivery for a user, due now.
     fn deliver(&mut self, delivery_id: &str, user_id: &str) {
+        self.deliver_at(self.context.now, delivery_id, user_id);
+    }
+
+    fn deliver_at(&mut self, due_at: Millis, delivery_id: &str, user_id: &str) {
         let delivery = Delivery {
             delivery_id: delivery_id.into(),
             message_id: format!("m-{delivery_id}"),
@@ -119,7 +127,7 @@ impl World {
         let row = PendingDelivery {
             delivery,
             attempt: 0,
-            due_at: self.context.now,
+            due_at,
             place: self.rows.len() as u64,
             source: String::new(),
             first_started_at: None,
@@ -176,10 +184,31 @@ fn due(row: &PendingDelivery) -> Due {
 }
 
 #[test]
+fn what_is_due_behind_nothing_is_sent_without_a_read() {
+    let mut world = World::new(json!({"concurrency": 100}));
+    for id in ["a", "b", "c"] {
+        world.deliver(id, id);
+        world.turn();
+    }
+    assert_eq!((world.started.len(), world.reads), (3, 0));
+    // What is due later waits in the index, and so does what comes behind it.
+    world.deliver_at(NOW + 10, "later", "d");
+    world.turn();
+    assert_eq!((world.started.len(), world.reads), (3, 0));
+    world.context.now = NOW + 20;
+    world.deliver("e", "e");
+    world.turn();
+    assert_eq!((world.started.len(), world.reads), (5, 1));
+    assert_eq!(world.started[3].0.delivery_id, "later");
+    world.deliver("f", "f");
+    world.turn();
+    assert_eq!((world.started.len(), world.reads), (6, 1), "nothing is unread any more");
+}
+
+#[test]
 fn what_follows_from_an_attempt_is_appended_when_the_attempt_is_durable() {
     let mut world = World::new(json!({}));
     world.deliver("a", "ann");
-    assert_eq!(world.scheduler.next_due(), Some(NOW));
     world.turn();
     assert_eq!(world.under_way(), ["a"]);
     world.end(500, StoredPhase::Pending);

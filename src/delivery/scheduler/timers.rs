@@ -86,10 +86,21 @@ impl TimerQueue {
         self.plan(partition, queue_id, due_at);
     }
 
-    /// Whether an entry at this key of the due index would have been read already.
-    pub fn is_loaded(&self, partition: u32, key: &[u8]) -> bool {
-        let known = self.partitions.get(&partition).and_then(|queues| queues.get(&split(key).0));
-        known.is_some_and(|known| key <= known.loaded.as_slice())
+    /// Whether a new entry at this key of the due index comes into memory without a read:
+    /// it would have been read already, or it is due by `until` and there is nothing unread
+    /// before it.
+    pub fn load(&mut self, partition: u32, key: &[u8], until: Millis) -> bool {
+        let (queue_id, due_at) = split(key);
+        let Some(queues) = self.partitions.get_mut(&partition) else { return false };
+        let known = queues.entry(queue_id).or_default();
+        if key <= known.loaded.as_slice() {
+            return true;
+        }
+        let is_next = known.due.is_none() && due_at <= until;
+        if is_next {
+            known.loaded = key.to_vec();
+        }
+        is_next
     }
 
     /// The next range to be read of what is due by `until`. `room` gives how many entries of
