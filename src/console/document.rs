@@ -8,6 +8,8 @@ use serde_json::Value;
 use super::error::Error;
 use super::order::{PlaceFilter, term};
 use askwhen_domain::id::RecordPosition;
+use askwhen_domain::refs::SurveyRef;
+use askwhen_domain::survey::question::QuestionType;
 use askwhen_domain::time::Millis;
 use askwhen_wire::listing::Filter;
 use askwhen_wire::topics::DecisionRecord;
@@ -29,6 +31,62 @@ pub struct StoredDocument {
 /// When it is invalid: the store is damaged.
 pub fn read(bytes: &[u8]) -> Result<StoredDocument, Error> {
     postcard::from_bytes(bytes).map_err(|e| Error::Damaged(format!("a row of the lists is unreadable: {e}")))
+}
+
+pub fn encode(document: &StoredDocument) -> Vec<u8> {
+    postcard::to_stdvec(document).expect("a row serialises")
+}
+
+/// A response as it is stored, decoded.
+#[derive(Debug, Clone)]
+pub struct StoredResponse {
+    pub at: Millis,
+    /// The journal record that caused it.
+    pub source: RecordPosition,
+    pub response: ResponseBody,
+}
+
+impl StoredResponse {
+    /// # Errors
+    /// When the store is damaged.
+    pub fn of(document: StoredDocument) -> Result<StoredResponse, Error> {
+        Ok(StoredResponse { at: document.at, source: document.source, response: document.response()? })
+    }
+
+    pub fn document(&self) -> StoredDocument {
+        StoredDocument {
+            project: self.response.project.clone(),
+            user_id: self.response.user_id.clone(),
+            at: self.at,
+            source: self.source,
+            body: body(&self.response),
+        }
+    }
+
+    pub fn survey(&self) -> SurveyRef<'_> {
+        SurveyRef::new(&self.response.project, &self.response.survey_id)
+    }
+
+    /// The values that filters compare.
+    pub fn terms(&self) -> Vec<u32> {
+        let status = if self.response.completed { "completed" } else { "partial" };
+        let texts = self.response.answers.iter().filter(|answer| answer.kind == QuestionType::Text);
+        let texts = texts.map(|answer| text_term(&answer.question_id));
+        let named = [term("status", status), term("survey_id", &self.response.survey_id)];
+        let mut terms: Vec<u32> = named.into_iter().chain(texts).collect();
+        terms.sort_unstable();
+        terms
+    }
+}
+
+/// The term in a response's index entry by which text answers to a question are found.
+pub fn text_term(question_id: &str) -> u32 {
+    term("text", question_id)
+}
+
+/// The stored JSON of a record.
+pub fn body<T: Serialize>(record: &T) -> String {
+    serde_json::to_string(record).expect("a record serialises")
 }
 
 impl StoredDocument {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::error::{Error, ReadOutcome};
 use super::order::{self, WriteBatch};
+use super::round::{Changes, Round};
 use super::shared::Shared;
 use super::stats::{self, OfferFact};
 use super::{deliveries, erased, kept, look_through, unknown};
@@ -268,7 +269,7 @@ impl Follower {
     }
 
     fn follow(&mut self, store: &Store) -> Result<usize, Error> {
-        let mut batch = WriteBatch::with_erasures(store, self.erasures.clone());
+        let mut round = Round::with_erasures(store, self.erasures.clone());
         let mut read = 0;
         for partition in 0..self.log.partitions() {
             let mut parts = Vec::new();
@@ -289,7 +290,7 @@ impl Follower {
                     read += record.len_bytes();
                     self.positions.insert(at, record.offset + 1);
                     self.last.insert(at, record.crc);
-                    let outcome = self.take(at, record, store, &mut batch);
+                    let outcome = self.take(at, record, store, &mut round);
                     if outcome.inspect_err(|_| self.attempts.forgive())? == ReadOutcome::Unreadable {
                         self.say_unreadable(at, record.offset);
                     }
@@ -300,9 +301,7 @@ impl Follower {
             }
         }
         if read > 0 {
-            let moved: Vec<(String, List)> = batch.moved().map(|(project, list)| (project.to_owned(), list)).collect();
-            let erasures = batch.take_erasures();
-            let mut batch = batch.into_batch();
+            let Changes { mut batch, moved, erasures } = round.into_changes();
             let named = |(at, value): (&TopicPartition, &u64)| (at.to_string(), *value);
             let positions: BTreeMap<String, u64> = self.positions.iter().map(named).collect();
             let last: BTreeMap<String, u32> = self.last.iter().map(|(at, crc)| (at.to_string(), *crc)).collect();
@@ -338,7 +337,7 @@ impl Follower {
         at: TopicPartition,
         record: &Record,
         store: &Store,
-        batch: &mut WriteBatch<'_>,
+        round: &mut Round<'_>,
     ) -> Result<ReadOutcome, Error> {
         if self.attempts.poison() == Some(noted(at, record.offset)) {
             let (offset, deaths) = (record.offset, MAX_DEATHS);
@@ -346,7 +345,7 @@ impl Follower {
             return Ok(ReadOutcome::Unreadable);
         }
         askwhen_process::fault::point_of("listing", || format!("{at}@{}", record.offset));
-        take(at, record, store, batch)
+        take(at, record, store, round)
     }
 
     /// The next records of a partition. The first time it is read from one record before
@@ -463,39 +462,39 @@ fn make_anew(store: &Store, incarnation: &str) -> Result<(), Error> {
     Ok(store.write(batch)?)
 }
 
-fn take(at: TopicPartition, record: &Record, store: &Store, batch: &mut WriteBatch<'_>) -> Result<ReadOutcome, Error> {
+fn take(at: TopicPartition, record: &Record, store: &Store, round: &mut Round<'_>) -> Result<ReadOutcome, Error> {
     let (value, topic) = (record.value.as_deref().unwrap_or_default(), at.topic);
     let source = kept::source(record);
     match topic {
         Topic::Deliveries => match serde_json::from_slice(value) {
             Ok(DeliveryRecord::Deliver(delivery)) => {
                 let place = Some(RecordPosition { partition: at.partition, offset: record.offset });
-                deliveries::apply_delivery(*delivery, place, source, batch)?;
+                deliveries::apply_delivery(*delivery, place, source, round)?;
             }
             Ok(DeliveryRecord::CancelUser { project, user_id }) => match source {
-                Some(source) => kept::apply_erasure(UserRef::new(&project, &user_id), source, store, batch)?,
+                Some(source) => kept::apply_erasure(UserRef::new(&project, &user_id), source, store, round)?,
                 None => return Ok(ReadOutcome::Unreadable),
             },
             Ok(DeliveryRecord::Endpoint { .. } | DeliveryRecord::Health { .. } | DeliveryRecord::Skip { .. }) => {}
             Err(_) => return Ok(ReadOutcome::Unreadable),
         },
         Topic::Attempts => match serde_json::from_slice(value) {
-            Ok(attempt) => deliveries::apply_attempt(attempt, batch)?,
+            Ok(attempt) => deliveries::apply_attempt(attempt, round)?,
             Err(_) => return Ok(ReadOutcome::Unreadable),
         },
         Topic::Decisions | Topic::Responses => match source {
-            Some(source) if topic == Topic::Decisions => return kept::apply_decision(value, source, batch),
-            Some(source) => return kept::apply_response(value, source, batch),
+            Some(source) if topic == Topic::Decisions => return kept::apply_decision(value, source, round),
+            Some(source) => return kept::apply_response(value, source, round),
             None => return Ok(ReadOutcome::Unreadable),
         },
         Topic::Displays => {
             let Ok(seen) = serde_json::from_slice::<DisplayRecord>(value) else { return Ok(ReadOutcome::Unreadable) };
             let name = if seen.kind == EventType::Dismissed { "dismissed" } else { "displayed" };
             let fact = OfferFact { at: seen.occurred_at, name, id: &seen.offer_id };
-            stats::count_fact(batch, SurveyRef::new(&seen.project, &seen.survey_id), fact)?;
+            stats::count_fact(&mut round.batch, SurveyRef::new(&seen.project, &seen.survey_id), fact)?;
         }
         _ => match serde_json::from_slice(value) {
-            Ok(retry) => deliveries::apply_retry(retry, batch)?,
+            Ok(retry) => deliveries::apply_retry(retry, round)?,
             Err(_) => return Ok(ReadOutcome::Unreadable),
         },
     }

@@ -1,22 +1,19 @@
 //! Decisions and responses: a JSON body by id, with what lists and erasures need of it.
 
-use serde::Serialize;
-
-use super::document::{StoredDocument, read};
+use super::document::{self, StoredDocument, StoredResponse, read};
 use super::error::{Error, ReadOutcome};
 use super::order::{self, WriteBatch, term};
+use super::round::Round;
 use super::stats::{self, OfferFact};
 use super::verdict::{CONSIDERED, verdicts};
 use super::{deliveries, erased, tallies};
 use askwhen_domain::id::RecordPosition;
 use askwhen_domain::refs::{SurveyRef, UserRef};
-use askwhen_domain::survey::question::QuestionType;
 use askwhen_domain::time::Millis;
 use askwhen_domain::webhook::endpoint::EventType;
 use askwhen_log::Record;
 use askwhen_store::Store;
 use askwhen_wire::listing::List;
-use askwhen_wire::topics::response::ResponseBody;
 use askwhen_wire::topics::{DecisionRecord, ResponseRecord, SOURCE_HEADER, Source};
 
 /// The position of the journal record behind an output.
@@ -28,13 +25,14 @@ pub fn source(record: &Record) -> Option<RecordPosition> {
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn apply_decision(value: &[u8], source: RecordPosition, batch: &mut WriteBatch<'_>) -> Result<ReadOutcome, Error> {
+pub fn apply_decision(value: &[u8], source: RecordPosition, round: &mut Round<'_>) -> Result<ReadOutcome, Error> {
     let Ok(mut decision) = serde_json::from_slice::<DecisionRecord>(value) else { return Ok(ReadOutcome::Unreadable) };
     let project = std::mem::take(&mut decision.project);
     if project.is_empty() {
         return Ok(ReadOutcome::Unreadable);
     }
     let (id, user_id, at) = (decision.decision_id.clone(), decision.user_id.clone(), decision.decided_at);
+    let batch = &mut round.batch;
     if batch.get(&order::row(List::Decisions, &id))?.is_some() {
         return Ok(ReadOutcome::Read);
     }
@@ -49,16 +47,14 @@ pub fn apply_decision(value: &[u8], source: RecordPosition, batch: &mut WriteBat
     for (survey_id, ending) in &verdicts {
         stats::count(batch, SurveyRef::new(&project, survey_id), at, &[CONSIDERED, ending])?;
     }
+    // Nothing of an erased user is stored.
     if erased::is_erased_in(batch, UserRef::new(&project, &user_id), source)? {
         remember(&project, &id, at, &verdicts, batch);
+    } else {
+        let (body, terms) = (document::body(&decision), decision_terms(&decision));
+        round.put_decision(&id, &StoredDocument { project, user_id, at, source, body }, &terms);
     }
-    let (body, terms) = (body(&decision), decision_terms(&decision));
-    put(List::Decisions, &id, StoredDocument { project, user_id, at, source, body }, &terms, batch)?;
     Ok(ReadOutcome::Read)
-}
-
-fn body<T: Serialize>(record: &T) -> String {
-    serde_json::to_string(record).expect("a record serialises")
 }
 
 /// Remembers the surveys that were counted for a decision whose row is removed with its
@@ -75,47 +71,38 @@ fn remember(project: &str, id: &str, at: Millis, verdicts: &[(String, String)], 
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn apply_response(value: &[u8], source: RecordPosition, batch: &mut WriteBatch<'_>) -> Result<ReadOutcome, Error> {
+pub fn apply_response(value: &[u8], source: RecordPosition, round: &mut Round<'_>) -> Result<ReadOutcome, Error> {
     let Ok(ResponseRecord { kind, data, .. }) = serde_json::from_slice(value) else {
         return Ok(ReadOutcome::Unreadable);
     };
     let (id, at, happened_at) = (data.response_id.clone(), data.created_at, data.updated_at);
-    let before = batch.get(&order::row(List::Responses, &id))?.map(|bytes| read(&bytes)).transpose()?;
+    let before = round.response(&id)?;
     // It is a copy, or older than the row.
-    if before.as_ref().is_some_and(|kept| kept.source > source) {
+    if before.is_some_and(|kept| kept.source > source) {
         return Ok(ReadOutcome::Read);
     }
-    let before = before.map(|kept| kept.response()).transpose()?;
-    let survey = SurveyRef::new(&data.project, &data.survey_id);
+    let before = before.map(|kept| kept.response.clone());
+    let (batch, survey) = (&mut round.batch, SurveyRef::new(&data.project, &data.survey_id));
     if !data.answers.is_empty() {
         stats::count_fact(batch, survey, OfferFact { at: happened_at, name: "answered", id: &id })?;
     }
     if kind == EventType::Completed {
         stats::count_fact(batch, survey, OfferFact { at: happened_at, name: "completed", id: &id })?;
     }
-    let data = match &before {
-        Some(before) => data.merged_over(before.clone()),
+    // Nothing of an erased user is stored.
+    if erased::is_erased_in(batch, UserRef::new(&data.project, &data.user_id), source)? {
+        return Ok(ReadOutcome::Read);
+    }
+    if let Some(before) = &before {
+        tallies::count(batch, before, -1)?;
+    }
+    let response = match before {
+        Some(before) => data.merged_over(before),
         None => data,
     };
-    let (project, user_id, body) = (data.project.clone(), data.user_id.clone(), body(&data));
-    let mut terms = response_terms(&data);
-    terms.sort_unstable();
-    if put(List::Responses, &id, StoredDocument { project, user_id, at, source, body }, &terms, batch)? {
-        batch.place(order::place_in_survey(SurveyRef::new(&data.project, &data.survey_id), at, &id), &terms);
-        if let Some(before) = &before {
-            tallies::count(batch, before, -1)?;
-        }
-        tallies::count(batch, &data, 1)?;
-    }
+    tallies::count(batch, &response, 1)?;
+    round.put_response(StoredResponse { at, source, response });
     Ok(ReadOutcome::Read)
-}
-
-/// The values of a response that filters compare.
-fn response_terms(response: &ResponseBody) -> Vec<u32> {
-    let status = if response.completed { "completed" } else { "partial" };
-    let texts = response.answers.iter().filter(|answer| answer.kind == QuestionType::Text);
-    let texts = texts.map(|answer| tallies::text_term(&answer.question_id));
-    [term("status", status), term("survey_id", &response.survey_id)].into_iter().chain(texts).collect()
 }
 
 /// The values of a decision that filters compare: its reason, and every survey that was
@@ -167,13 +154,9 @@ pub fn prune_survey(store: &Store, survey: SurveyRef<'_>, before: Millis, limit:
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn apply_erasure(
-    user: UserRef<'_>,
-    at: RecordPosition,
-    store: &Store,
-    batch: &mut WriteBatch<'_>,
-) -> Result<(), Error> {
-    erased::remember(batch, user, at)?;
+pub fn apply_erasure(user: UserRef<'_>, at: RecordPosition, store: &Store, round: &mut Round<'_>) -> Result<(), Error> {
+    erased::remember(&mut round.batch, user, at)?;
+    round.settle();
     for list in [List::Deliveries, List::Decisions, List::Responses] {
         let mut ids = Vec::new();
         order::each_of_user(store, list, user, |entry| {
@@ -182,9 +165,10 @@ pub fn apply_erasure(
         })?;
         for id in ids {
             if list == List::Deliveries {
-                deliveries::apply_erasure(&id, at, batch)?;
+                deliveries::apply_erasure(&id, at, round)?;
                 continue;
             }
+            let batch = &mut round.batch;
             let Some(bytes) = batch.get(&order::row(list, &id))? else { continue };
             let kept = read(&bytes)?;
             if kept.source < at {
@@ -198,16 +182,4 @@ pub fn apply_erasure(
         }
     }
     Ok(())
-}
-
-/// Stores a document; returns whether it did, because nothing of an erased user is stored.
-fn put(list: List, id: &str, kept: StoredDocument, terms: &[u32], batch: &mut WriteBatch<'_>) -> Result<bool, Error> {
-    let user = UserRef::new(&kept.project, &kept.user_id);
-    if erased::is_erased_in(batch, user, kept.source)? {
-        return Ok(false);
-    }
-    batch.moves(&kept.project, list);
-    order::places(list, user, kept.at, id).into_iter().for_each(|place| batch.place(place, terms));
-    batch.put(order::row(list, id), postcard::to_stdvec(&kept).expect("a row serialises"));
-    Ok(true)
 }

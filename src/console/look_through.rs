@@ -2,8 +2,9 @@
 //! mentioned.
 
 use super::error::Error;
-use super::order::{self, WriteBatch};
-use super::{deliveries, unknown};
+use super::order;
+use super::round::Round;
+use super::{delivery_row, unknown};
 use crate::console::families;
 use askwhen_domain::time::Millis;
 use askwhen_store::Store;
@@ -26,7 +27,7 @@ pub fn look_through(store: &Store, now: Millis) -> Result<bool, Error> {
         Some(key) => key,
         None => first.clone(),
     };
-    let mut batch = WriteBatch::new(store);
+    let mut round = Round::new(store);
     let entries = store.ascending(families::INDEX, &from, LOOKED_AT)?;
     let mut is_through = entries.len() < LOOKED_AT;
     for (key, value) in entries {
@@ -34,16 +35,16 @@ pub fn look_through(store: &Store, now: Millis) -> Result<bool, Error> {
             is_through = true;
             break;
         }
-        let mut row = deliveries::read(&value)?;
+        let mut row = delivery_row::read(&value)?;
         if row.is_blank() && row.created_at() == 0 {
             let id = String::from_utf8_lossy(&key[first.len()..]).into_owned();
             row.date(now);
-            unknown::remember(now, &id, &mut batch);
-            deliveries::keep(&row, &mut batch)?;
+            unknown::remember(now, &id, &mut round.batch);
+            round.put_delivery(row);
         }
         from = [key.as_slice(), &[0]].concat();
     }
-    let mut batch = batch.into_batch();
+    let mut batch = round.into_changes().batch;
     batch.put(families::META, LOOKED_KEY, if is_through { Vec::new() } else { from });
     store.write(batch)?;
     Ok(!is_through)

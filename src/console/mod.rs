@@ -3,6 +3,7 @@
 //! rows are removed when their topics' retention is over.
 
 mod deliveries;
+mod delivery_row;
 mod document;
 mod erased;
 mod error;
@@ -13,6 +14,7 @@ mod look_through;
 mod order;
 mod projection;
 mod results;
+mod round;
 mod shared;
 mod stats;
 mod tallies;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::error::Error;
 use super::follow::{Follower, RowRetention};
 use super::shared::{OpenStore, Shared};
-use super::{deliveries, document, erased, order, results, stats};
+use super::{deliveries, delivery_row, document, erased, order, results, stats};
 use askwhen_domain::id::{self, RecordPosition};
 use askwhen_domain::refs::{EndpointRef, SurveyRef, UserRef};
 use askwhen_domain::time::{Millis, TimeSpan};
@@ -110,7 +110,7 @@ impl Console {
         let shown = |bytes: Vec<u8>| {
             Ok(match list {
                 List::Deliveries => {
-                    let row = deliveries::read(&bytes)?;
+                    let row = delivery_row::read(&bytes)?;
                     row.fits(filter).then(|| deliveries::shown(&row, false))
                 }
                 List::Decisions => {
@@ -225,10 +225,10 @@ impl Console {
         Ok(None)
     }
 
-    fn row(&self, project: &str, delivery_id: &str) -> Result<Option<deliveries::DeliveryRow>, Error> {
+    fn row(&self, project: &str, delivery_id: &str) -> Result<Option<delivery_row::DeliveryRow>, Error> {
         self.ask(|store| {
             let bytes = store.get(families::INDEX, &order::row(List::Deliveries, delivery_id))?;
-            let row = bytes.map(|bytes| deliveries::read(&bytes)).transpose()?;
+            let row = bytes.map(|bytes| delivery_row::read(&bytes)).transpose()?;
             Ok(row.filter(|row| row.is_of(project)))
         })
     }
@@ -247,7 +247,7 @@ impl Console {
         self.ask(|store| {
             let mut places = std::collections::VecDeque::new();
             order::between(store, List::Deliveries, project, span, |bytes| {
-                let row = deliveries::read(&bytes)?;
+                let row = delivery_row::read(&bytes)?;
                 let Some(place) = row.place().filter(|_| row.is_missed_by(endpoint_id)) else { return Ok(()) };
                 let user = UserRef::new(project, row.user_id());
                 if row.source().map_or(Ok(false), |source| erased::is_erased(store, user, source))? {

@@ -6,9 +6,10 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 
 use super::document;
+use super::document::text_term;
 use super::error::Error;
 use super::order;
-use super::tallies::{Circumstance, of_survey, text_term};
+use super::tallies::{Circumstance, of_survey};
 use askwhen_domain::refs::SurveyRef;
 use askwhen_domain::survey::question::QuestionType;
 use askwhen_domain::time::{self, DAY, Millis, TimeSpan};

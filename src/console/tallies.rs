@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::error::Error;
-use super::order::{self, WriteBatch, term};
+use super::order::{self, WriteBatch};
 use askwhen_domain::refs::SurveyRef;
 use askwhen_domain::time::{self, DAY};
 use askwhen_store::keys;
@@ -64,9 +64,4 @@ pub fn count(batch: &mut WriteBatch<'_>, response: &ResponseBody, sign: i64) -> 
     let key = [of_survey(survey), keys::timed(day, &circumstance)].concat();
     batch.tally_mut(key)?.count(response, sign);
     Ok(())
-}
-
-/// The term in a response's index entry by which text answers to a question are found.
-pub fn text_term(question_id: &str) -> u32 {
-    term("text", question_id)
 }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::order::WriteBatch;
+use super::round::Round;
 use super::*;
 use askwhen_domain::id::RecordPosition;
 use askwhen_domain::json::Json;
@@ -268,20 +269,20 @@ fn a_retry_record_tells_the_delivery_whose_own_record_is_gone() {
 #[test]
 fn deliveries_that_never_come_are_kept_for_a_time_and_in_a_number() {
     let store = Store::Memory(Memory::default());
-    let mut batch = WriteBatch::new(&store);
+    let mut round = Round::new(&store);
     for n in 0..10 {
         let record = AttemptRecord { started_at: NOW + n, ..read(&attempt(&format!("x{n}"), 1)) };
-        deliveries::apply_attempt(record, &mut batch).expect("taken");
+        deliveries::apply_attempt(record, &mut round).expect("taken");
     }
-    store.write(batch.into_batch()).expect("written");
+    store.write(round.into_changes().batch).expect("written");
     let rows = || store.ascending(families::INDEX, &order::row(List::Deliveries, ""), 100).expect("readable").len();
     assert_eq!(rows(), 20, "a row and a mark for each");
     assert_eq!(unknown::prune(&store, NOW + 4).expect("written"), 6);
     assert_eq!(rows(), 12);
     // One that comes after all is one of the list, and is not forgotten.
-    let mut batch = WriteBatch::new(&store);
-    deliveries::apply_delivery(delivery("x9"), None, None, &mut batch).expect("taken");
-    store.write(batch.into_batch()).expect("written");
+    let mut round = Round::new(&store);
+    deliveries::apply_delivery(delivery("x9"), None, None, &mut round).expect("taken");
+    store.write(round.into_changes().batch).expect("written");
     assert_eq!(unknown::prune(&store, i64::MAX).expect("written"), 0);
     assert_eq!(rows(), 1);
 }
@@ -289,11 +290,11 @@ fn deliveries_that_never_come_are_kept_for_a_time_and_in_a_number() {
 #[test]
 fn unmarked_rows_of_version_0_1_0_are_found() {
     let store = Store::Memory(Memory::default());
-    let mut batch = WriteBatch::new(&store);
-    deliveries::apply_attempt(AttemptRecord { started_at: 0, ..read(&attempt("x", 1)) }, &mut batch).expect("taken");
-    deliveries::apply_delivery(delivery("known"), None, None, &mut batch).expect("taken");
-    unknown::forget(0, "x", &mut batch);
-    store.write(batch.into_batch()).expect("written");
+    let mut round = Round::new(&store);
+    deliveries::apply_attempt(AttemptRecord { started_at: 0, ..read(&attempt("x", 1)) }, &mut round).expect("taken");
+    deliveries::apply_delivery(delivery("known"), None, None, &mut round).expect("taken");
+    unknown::forget(0, "x", &mut round.batch);
+    store.write(round.into_changes().batch).expect("written");
     assert_eq!(unknown::prune(&store, i64::MAX).expect("written"), 0, "it has no mark");
     while look_through::look_through(&store, NOW).expect("written") {}
     assert_eq!(unknown::prune(&store, NOW).expect("written"), 1);
@@ -375,12 +376,12 @@ fn a_decision_counts_once_also_when_its_user_is_erased() {
 #[test]
 fn marks_of_erasures_go_when_nothing_older_is_left() {
     let store = Store::Memory(Memory::default());
-    let mut batch = WriteBatch::new(&store);
+    let mut round = Round::new(&store);
     for n in 0..600 {
         let (user_id, at) = (format!("u{n}"), RecordPosition { partition: n as u32 % 2, offset: n });
-        kept::apply_erasure(UserRef::new("default", &user_id), at, &store, &mut batch).expect("taken");
+        kept::apply_erasure(UserRef::new("default", &user_id), at, &store, &mut round).expect("taken");
     }
-    store.write(batch.into_batch()).expect("written");
+    store.write(round.into_changes().batch).expect("written");
     let left = erased::prune_erased(&store, |partition| if partition == 0 { 300 } else { 0 }).expect("written");
     // Of partition 0 those from 302 on, of partition 1 all.
     assert_eq!(left, 149 + 300);
@@ -437,10 +438,10 @@ fn responses_go_when_their_survey_says_and_results_with_them() {
 }
 
 /// Takes records in one after the other, as if each came in a round of its own.
-fn take_in(store: &Store, take: impl FnOnce(&mut WriteBatch<'_>) -> Result<(), Error>) {
-    let mut batch = WriteBatch::new(store);
-    take(&mut batch).expect("taken");
-    store.write(batch.into_batch()).expect("written");
+fn take_in(store: &Store, take: impl FnOnce(&mut Round<'_>) -> Result<(), Error>) {
+    let mut round = Round::new(store);
+    take(&mut round).expect("taken");
+    store.write(round.into_changes().batch).expect("written");
 }
 
 #[test]
@@ -451,10 +452,10 @@ fn what_was_sent_again_is_known_in_whatever_order_it_is_read() {
     for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
         let store = Arc::new(Store::Memory(Memory::default()));
         for record in order {
-            take_in(&store, |batch| match record {
-                0 => deliveries::apply_delivery(delivery("first"), place(1), place(1), batch),
-                1 => deliveries::apply_attempt(dead("first"), batch),
-                _ => deliveries::apply_delivery(delivery(&again), place(2), place(1), batch),
+            take_in(&store, |round| match record {
+                0 => deliveries::apply_delivery(delivery("first"), place(1), place(1), round),
+                1 => deliveries::apply_attempt(dead("first"), round),
+                _ => deliveries::apply_delivery(delivery(&again), place(2), place(1), round),
             });
         }
         let console = Console::over(store.clone());
@@ -467,7 +468,7 @@ fn what_was_sent_again_is_known_in_whatever_order_it_is_read() {
         let shown = console.delivery("default", &again).expect("readable").expect("it is there").shown;
         assert_eq!(shown["resend_of"], "first");
         // That one fails, too: of the cause the first was sent again, and this was not.
-        take_in(&store, |batch| deliveries::apply_attempt(dead(&again), batch));
+        take_in(&store, |round| deliveries::apply_attempt(dead(&again), round));
         let causes = console.causes("default", 0).expect("readable");
         assert_eq!(causes.iter().map(|cause| (cause.count, cause.resent)).collect::<Vec<_>>(), [(2, 1)], "{order:?}");
         let third = askwhen_domain::id::successor(&again);
@@ -487,7 +488,7 @@ fn what_is_too_old_goes_oldest_first_in_the_lists_of_every_project() {
     for (n, project) in (0..30).map(|n| (n, projects[n as usize % 3])) {
         let record = DecisionRecord { project: project.into(), ..decision(&format!("d{n}"), n, Vec::new()) };
         let source = RecordPosition { partition: 0, offset: n };
-        take_in(&store, |batch| kept::apply_decision(&topics::encode(&record), source, batch).map(|_| ()));
+        take_in(&store, |round| kept::apply_decision(&topics::encode(&record), source, round).map(|_| ()));
     }
     let console = Console::over(store.clone());
     let left = |before: Millis, limit: usize| {
