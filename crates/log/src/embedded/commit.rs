@@ -34,12 +34,14 @@ use crate::error::Error;
 use crate::record::TopicPartition;
 use askwhen_domain::time::{Millis, SECOND};
 
-/// A larger group is made durable by syncing its segments: it needs few syncs for its
-/// bytes, and would otherwise be written twice.
-pub const MAX_GROUP_BYTES: usize = 64 << 10;
+/// A group with more bytes for each of its segments is made durable by syncing these: it
+/// needs few syncs for its bytes, and would otherwise be written twice.
+const MAX_BYTES_PER_SEGMENT: usize = 64 << 10;
+/// The most bytes of a group in a commit log.
+const MAX_GROUP_BYTES: usize = 1 << 20;
 /// The size at which the other file is used. Segments are synced once in so many bytes, and
 /// a start after a crash reads both files.
-pub const FILE_BYTES: u64 = 2 << 20;
+pub const FILE_BYTES: u64 = 8 << 20;
 /// By how much a file grows at a time.
 const GROWS_BY: u64 = 256 << 10;
 /// The commit logs of the journal and of all other topics.
@@ -93,6 +95,11 @@ pub struct CommitLog {
     written: BTreeMap<TopicPartition, Arc<DiskFile>>,
     /// The running sync of the segments of the groups in the other file.
     syncing: Option<Syncing>,
+}
+
+/// Whether a group is written here rather than synced in each of its segments.
+pub fn takes(segments: usize, bytes: usize) -> bool {
+    bytes <= MAX_GROUP_BYTES.min(segments * MAX_BYTES_PER_SEGMENT)
 }
 
 impl CommitLog {

@@ -326,7 +326,7 @@ impl Writer {
     fn write_drafts(&mut self, drafts: &[Draft<'_>], now: Millis) -> Result<Vec<Target>, Failure> {
         let mut targets = Vec::new();
         let bytes = drafts.iter().map(|draft| draft.bytes.len()).sum();
-        let is_committed = bytes <= commit::MAX_GROUP_BYTES;
+        let is_committed = commit::takes(drafts.len(), bytes);
         if is_committed {
             self.prepare(drafts.len(), bytes, now)?;
         }
