@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::delivery::Fold;
 use crate::replay::Error;
 use askwhen_domain::time::Millis;
-use askwhen_log::{Ack, Embedded, Kafka, Log, NewRecord, TopicPartition};
+use askwhen_log::{Embedded, Kafka, Log, NewRecord, TopicPartition};
 use askwhen_partition::Signer;
 use askwhen_partition::checkpoint::CheckpointMeta;
 use askwhen_process::clock::Clock;
@@ -62,9 +62,7 @@ impl Repair {
     }
 
     fn append_to(&self, at: TopicPartition, new: NewRecord) -> Result<(), Error> {
-        let (sender, written) = tokio::sync::oneshot::channel();
-        self.log.append(at, vec![new], Ack::Once(sender));
-        written.blocking_recv().unwrap_or(Err(askwhen_log::Error::Closed))?;
+        self.log.append_and_wait(at, vec![new])?;
         Ok(())
     }
 

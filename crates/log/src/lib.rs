@@ -132,6 +132,21 @@ impl Log {
         appended
     }
 
+    /// Appends records and blocks until all are durable. A log without threads is stepped
+    /// meanwhile, because nobody else would.
+    ///
+    /// # Errors
+    /// See [`Error::class`].
+    pub fn append_and_wait(&self, at: TopicPartition, records: Vec<NewRecord>) -> Result<AppendedRange, Error> {
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        self.append(at, records, Ack::Once(sender));
+        if let Log::Embedded(log) = self {
+            while receiver.is_empty() && log.step() {}
+        }
+        // The sender was dropped without an outcome.
+        receiver.blocking_recv().unwrap_or(Err(Error::Closed))
+    }
+
     /// Appends a record that may be lost: a reply.
     pub fn append_unacknowledged(&self, at: TopicPartition, record: NewRecord) {
         match self {

@@ -5,7 +5,7 @@ use crate::checkpoint::CheckpointMeta;
 use crate::machine::Machine;
 use crate::setup::Setup;
 use crate::stop::StopReason;
-use askwhen_log::{Ack, Log, TopicPartition};
+use askwhen_log::{Log, TopicPartition};
 use askwhen_wire::topic::Topic;
 
 const DEFINITIONS: TopicPartition = TopicPartition { topic: Topic::Definitions, partition: 0 };
@@ -42,9 +42,7 @@ impl LostDefinitions {
                 count = lost.len(),
                 "topic definitions has lost records: they are written again from the state"
             );
-            let (sender, written) = tokio::sync::oneshot::channel();
-            setup.log.append(DEFINITIONS, lost, Ack::Once(sender));
-            written.blocking_recv().unwrap_or(Err(askwhen_log::Error::Closed))?;
+            setup.log.append_and_wait(DEFINITIONS, lost)?;
         }
         // The next restart looks for outputs from the topic's current end.
         let end = setup.log.bounds(DEFINITIONS)?.end;
