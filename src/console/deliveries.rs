@@ -47,6 +47,9 @@ pub fn apply_delivery(
     row.learn(delivery);
     (row.place, row.source) = (place, source);
     scrub_if_erased(&mut row, round)?;
+    if row.came_to_nothing() {
+        expect_successor(&mut row, round)?;
+    }
     let replaces = row.replaces.clone();
     round.put_delivery(row);
     // A failed delivery names its replacement beforehand.
@@ -112,7 +115,8 @@ pub fn apply_attempt(attempt: AttemptRecord, round: &mut Round<'_>) -> Result<()
     let mut row = known_or_blank(&attempt.delivery_id, attempt.started_at, round)?;
     row.attempted(attempt);
     scrub_if_erased(&mut row, round)?;
-    if row.came_to_nothing() {
+    // As long as its own record is missing, its time is not known.
+    if row.came_to_nothing() && !row.is_blank() {
         expect_successor(&mut row, round)?;
     }
     round.put_delivery(row);
