@@ -45,7 +45,7 @@ const LAST_KEY: &[u8] = b"last";
 /// Key of the incarnation of the log from which the store was made.
 const INCARNATION_KEY: &[u8] = b"incarnation";
 const FORMAT_KEY: &[u8] = b"format";
-const FORMAT: &[u8] = &[5];
+const FORMAT: &[u8] = &[6];
 const ROUND_BYTES: usize = 1 << 20;
 const PRUNE_EVERY: Duration = Duration::from_secs(10);
 const PRUNE_ERASED_EVERY: Duration = Duration::from_secs(3_600);

@@ -205,7 +205,15 @@ pub fn term(member: &str, value: &str) -> u32 {
 /// The order of a row in the lists that are read newest first, which are far more often read
 /// than written off: the store goes upwards much faster than downwards.
 fn newest_first_order(at: Millis, id: &str) -> Vec<u8> {
-    [&(u64::MAX - at.max(0) as u64).to_be_bytes()[..], id.as_bytes()].concat()
+    let id = id.bytes().map(|byte| !byte);
+    (u64::MAX - at.max(0) as u64).to_be_bytes().into_iter().chain(id).collect()
+}
+
+/// The id at the end of such an order. Of one time the greatest is first, as it was when
+/// lists were read downwards.
+fn id_in(order: &[u8]) -> String {
+    let id: Vec<u8> = order.get(8..).unwrap_or_default().iter().map(|byte| !byte).collect();
+    String::from_utf8_lossy(&id).into_owned()
 }
 
 /// The order before all rows that are older than `until`.
@@ -229,7 +237,7 @@ impl<'a> IndexEntry<'a> {
     }
 
     pub fn id(&self) -> String {
-        String::from_utf8_lossy(&self.order[8..]).into_owned()
+        id_in(self.order)
     }
 
     /// Whether it has all of some terms.
