@@ -143,6 +143,14 @@ impl Simulated {
         }
     }
 
+    /// Lets this client's appends to a partition land.
+    pub fn land_own(&self, at: TopicPartition) {
+        let queue = AppendQueue { client: self.client, at };
+        while self.first_of(&self.state(), queue).is_some() {
+            self.land(queue);
+        }
+    }
+
     /// Refuses the oldest append of a queue; it is never stored.
     pub fn refuse(&self, queue: AppendQueue) {
         let mut state = self.state();
