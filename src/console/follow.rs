@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::error::{Error, ReadOutcome};
 use super::order::{self, WriteBatch};
-use super::round::{Changes, Round};
+use super::round::{Round, RoundChanges};
 use super::shared::Shared;
 use super::stats::{self, OfferFact};
 use super::{deliveries, erased, kept, look_through, unknown};
@@ -301,7 +301,7 @@ impl Follower {
             }
         }
         if read > 0 {
-            let Changes { mut batch, moved, erasures } = round.into_changes();
+            let RoundChanges { mut batch, moved, erasures } = round.into_changes();
             let named = |(at, value): (&TopicPartition, &u64)| (at.to_string(), *value);
             let positions: BTreeMap<String, u64> = self.positions.iter().map(named).collect();
             let last: BTreeMap<String, u32> = self.last.iter().map(|(at, crc)| (at.to_string(), *crc)).collect();

@@ -130,16 +130,16 @@ impl<'a> Round<'a> {
     }
 
     /// All changes.
-    pub fn into_changes(mut self) -> Changes {
+    pub fn into_changes(mut self) -> RoundChanges {
         self.settle();
         let moved = self.batch.moved().map(|(project, list)| (project.to_owned(), list)).collect();
         let erasures = self.batch.take_erasures();
-        Changes { moved, erasures, batch: self.batch.into_batch() }
+        RoundChanges { moved, erasures, batch: self.batch.into_batch() }
     }
 }
 
 /// What a round leads to.
-pub struct Changes {
+pub struct RoundChanges {
     pub batch: Batch,
     /// By project, the lists whose rows change.
     pub moved: Vec<(String, List)>,

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::index::Due;
+use super::index::{Due, due_id};
 use super::row::PendingDelivery;
 use crate::delivery::families;
 use askwhen_domain::time::{Millis, SECOND};
@@ -99,7 +99,7 @@ impl Unwritten {
 
     pub fn remove_due(&mut self, key: Vec<u8>) {
         // An entry of which the store has nothing need not be removed there.
-        let is_new = self.new_ids.contains(super::due_id(&key).as_str());
+        let is_new = self.new_ids.contains(due_id(&key).as_str());
         match is_new {
             true => drop(self.due.remove(&key)),
             false => drop(self.due.insert(key, None)),
