@@ -28,6 +28,7 @@ pub struct DeliveryRow {
     pub kind: String,
     pub survey_id: Option<String>,
     pub user_id: String,
+    /// The creation time; of a blank row the time of the first known attempt.
     pub created_at: Millis,
     pub status: String,
     pub attempt_count: u32,
@@ -104,16 +105,6 @@ impl DeliveryRow {
     /// Whether only its attempts were read so far.
     pub fn is_blank(&self) -> bool {
         self.kind.is_empty()
-    }
-
-    /// The creation time; for a blank row the time of the first known attempt.
-    pub fn created_at(&self) -> Millis {
-        self.created_at
-    }
-
-    /// Sets the time of a blank row that version 0.1.0 left out.
-    pub fn date(&mut self, at: Millis) {
-        self.created_at = at;
     }
 
     pub fn scrub(&mut self) {
@@ -213,14 +204,6 @@ impl DeliveryRow {
         );
         terms.extend(self.cause().map(|cause| term(CAUSE, &cause.cause)));
         terms
-    }
-
-    pub fn source(&self) -> Option<RecordPosition> {
-        self.source
-    }
-
-    pub fn user_id(&self) -> &str {
-        &self.user_id
     }
 
     pub fn is_of(&self, project: &str) -> bool {

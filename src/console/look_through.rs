@@ -36,9 +36,10 @@ pub fn look_through(store: &Store, now: Millis) -> Result<bool, Error> {
             break;
         }
         let mut row = delivery_row::read(&value)?;
-        if row.is_blank() && row.created_at() == 0 {
+        if row.is_blank() && row.created_at == 0 {
             let id = String::from_utf8_lossy(&key[first.len()..]).into_owned();
-            row.date(now);
+            // Version 0.1.0 left it out.
+            row.created_at = now;
             unknown::remember(now, &id, &mut round.batch);
             round.put_delivery(row);
         }

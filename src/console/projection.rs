@@ -189,8 +189,8 @@ impl Console {
         self.ask(|store| {
             let shown = deliveries::shown(&row, true);
             let is_erased = row
-                .source()
-                .map_or(Ok(false), |source| erased::is_erased(store, UserRef::new(project, row.user_id()), source))?;
+                .source
+                .map_or(Ok(false), |source| erased::is_erased(store, UserRef::new(project, &row.user_id), source))?;
             let message = match row.place() {
                 _ if is_erased => MessageSource::Erased,
                 Some(place) => MessageSource::Kept(place),
@@ -249,8 +249,8 @@ impl Console {
             order::between(store, List::Deliveries, project, span, |bytes| {
                 let row = delivery_row::read(&bytes)?;
                 let Some(place) = row.place().filter(|_| row.is_missed_by(endpoint_id)) else { return Ok(()) };
-                let user = UserRef::new(project, row.user_id());
-                if row.source().map_or(Ok(false), |source| erased::is_erased(store, user, source))? {
+                let user = UserRef::new(project, &row.user_id);
+                if row.source.map_or(Ok(false), |source| erased::is_erased(store, user, source))? {
                     return Ok(());
                 }
                 if !row.is_resent() {

@@ -228,11 +228,13 @@ impl Embedded {
 
     /// Appends of one call that go to one writer are written in one group.
     pub fn append_all(&self, appends: Vec<Append>) {
-        let (journal, outputs): (Vec<Append>, Vec<Append>) =
-            appends.into_iter().partition(|append| append.at.topic == Topic::Events);
-        for (queue, appends) in self.state.queues.iter().zip([journal, outputs]) {
+        let mut of_queues = [Vec::new(), Vec::new()];
+        for append in appends {
+            of_queues[usize::from(append.at.topic != Topic::Events)].push((self.part(append.at).clone(), append));
+        }
+        for (queue, appends) in self.state.queues.iter().zip(of_queues) {
             if !appends.is_empty() {
-                queue.append_all(appends.into_iter().map(|append| (self.part(append.at).clone(), append)).collect());
+                queue.append_all(appends);
             }
         }
     }

@@ -71,31 +71,39 @@ impl std::fmt::Debug for Queue {
     }
 }
 
+impl Job {
+    /// Measures an append, or says which record no frame can hold.
+    fn of(part: Arc<PartitionLog>, append: Append) -> Result<(Job, Urgency), (Ack, Error)> {
+        let Append { records, ack, urgency, .. } = append;
+        if let Some(why) = records.iter().find_map(|record| frame::fits(record).err()) {
+            return Err((ack, Error::Refused(why.to_string())));
+        }
+        let len_bytes = records.iter().map(frame::encoded_len).sum();
+        Ok((Job { part, records, len_bytes, ack }, urgency))
+    }
+}
+
 impl Jobs {
     /// Queues an append, or says why not.
-    fn push(&mut self, part: Arc<PartitionLog>, append: Append) -> Result<(), (Ack, Error)> {
-        let Append { records, ack, urgency, .. } = append;
-        let len_bytes: usize = records.iter().map(frame::encoded_len).sum();
-        let refusal = if let Some(why) = records.iter().find_map(|record| frame::fits(record).err()) {
-            Some(Error::Refused(why.to_string()))
-        } else if let Some(failed) = &self.failed {
+    fn push(&mut self, job: Job, urgency: Urgency) -> Result<(), (Ack, Error)> {
+        let refusal = if let Some(failed) = &self.failed {
             Some(not_written(failed))
         } else if self.closed {
             Some(Error::Closed)
-        } else if matches!(ack, Ack::Once(_)) && self.queued_bytes + len_bytes > MAX_QUEUED_BYTES {
+        } else if matches!(job.ack, Ack::Once(_)) && self.queued_bytes + job.len_bytes > MAX_QUEUED_BYTES {
             // Partitions bound their unacknowledged bytes themselves.
             Some(Error::Overloaded)
         } else {
             None
         };
         if let Some(refusal) = refusal {
-            return Err((ack, refusal));
+            return Err((job.ack, refusal));
         }
         let now = Instant::now();
         let due = if urgency == Urgency::Lingers { now + LINGER } else { now };
         self.due = Some(self.due.map_or(due, |known| known.min(due)));
-        self.queued_bytes += len_bytes;
-        self.queue.push_back(Job { part, records, len_bytes, ack });
+        self.queued_bytes += job.len_bytes;
+        self.queue.push_back(job);
         Ok(())
     }
 
@@ -116,12 +124,12 @@ impl Queue {
 
     /// Queues appends, which are written in one group if they fit in it.
     pub fn append_all(&self, appends: Vec<(Arc<PartitionLog>, Append)>) {
+        // Before the lock, for which others wait.
+        let measured: Vec<_> = appends.into_iter().map(|(part, append)| Job::of(part, append)).collect();
         let mut refused = Vec::new();
         let mut jobs = self.jobs();
-        for (part, append) in appends {
-            if let Err((ack, refusal)) = jobs.push(part, append) {
-                refused.push((ack, refusal));
-            }
+        for job in measured {
+            refused.extend(job.and_then(|(job, urgency)| jobs.push(job, urgency)).err());
         }
         let is_earlier = jobs.looks_at.zip(jobs.due).is_some_and(|(looks_at, due)| due < looks_at);
         drop(jobs);
