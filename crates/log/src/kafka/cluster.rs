@@ -69,8 +69,13 @@ impl Cluster {
         if let Some(source) = sources.get(purpose) {
             return Ok(source.clone());
         }
-        let source = Arc::new(Source::open(&self.settings, &self.health, purpose)?);
+        let source = Arc::new(self.own_source(purpose)?);
         sources.insert(purpose, source.clone());
         Ok(source)
+    }
+
+    /// A consumer that nobody else reads with.
+    pub fn own_source(&self, purpose: &'static str) -> Result<Source, Error> {
+        Source::open(&self.settings, &self.health, purpose)
     }
 }

@@ -23,10 +23,24 @@ use askwhen_process::thread::Notify;
 
 /// A transaction that holds records back for longer than this is not just ending.
 const HELD_TOO_LONG: Duration = Duration::from_secs(10);
-/// How long, and how often, a batch whose checksum is wrong is fetched once more: it may
-/// have been harmed on its way.
+/// How long, and how often, records that could not be fetched are fetched once more: a batch
+/// may have been harmed on its way, and a broker that has just started refuse its own offsets.
 const FETCH_AGAIN_PAUSE: Duration = Duration::from_millis(20);
 const FETCH_AGAIN_TURNS: usize = 100;
+/// Why records of a partition cannot be read.
+enum ReadFault {
+    Certain(Error),
+    /// A fault of the way, or of a broker that has just started: another fetch shows which.
+    MayPass(Error),
+}
+
+impl From<ReadFault> for Error {
+    fn from(fault: ReadFault) -> Error {
+        let (ReadFault::Certain(error) | ReadFault::MayPass(error)) = fault;
+        error
+    }
+}
+
 /// Readers that build state: they must not continue after lost records.
 const OWNERS: [&str; 2] = ["engine", "delivery"];
 
@@ -57,7 +71,7 @@ impl KafkaReader {
         KafkaReader { cluster, purpose, notify, source: None, following: BTreeMap::new() }
     }
 
-    fn poll(&mut self, at: TopicPartition, max_bytes: usize) -> Result<FetchBatch, Error> {
+    fn poll(&mut self, at: TopicPartition, max_bytes: usize) -> Result<FetchBatch, ReadFault> {
         let follow = self.following.get_mut(&at).expect("just taken up");
         let mut records = Vec::new();
         let mut bytes = 0;
@@ -177,11 +191,16 @@ impl KafkaReader {
         source.free(at);
     }
 
-    fn fetch_again(&mut self, at: TopicPartition, from: u64, max_bytes: usize) -> Result<FetchBatch, Error> {
-        self.take_up(at, from)?;
+    /// Fetches with a consumer of its own. Behind a damaged batch librdkafka asks for an offset
+    /// that nobody gave it, and the broker's refusal may come after the partition has been
+    /// taken up again, which it then stops.
+    fn fetch_again(&self, at: TopicPartition, from: u64, max_bytes: usize) -> Result<FetchBatch, Error> {
+        let mut own = KafkaReader::new(self.cluster.clone(), self.purpose, Arc::default());
+        own.source = Some(Arc::new(self.cluster.own_source(self.purpose)?));
+        own.take_up(at, from)?;
         for _ in 0..FETCH_AGAIN_TURNS {
             std::thread::sleep(FETCH_AGAIN_PAUSE);
-            let batch = self.poll(at, max_bytes)?;
+            let batch = own.poll(at, max_bytes)?;
             if batch.at_end || !batch.records.is_empty() {
                 return Ok(batch);
             }
@@ -189,7 +208,7 @@ impl KafkaReader {
         Err(Error::Unavailable(format!("{at} cannot be read again from {from} on")))
     }
 
-    fn fault(&self, at: TopicPartition, from: u64, error: &KafkaError) -> Error {
+    fn fault(&self, at: TopicPartition, from: u64, error: &KafkaError) -> ReadFault {
         let lost = matches!(
             error.rdkafka_error_code(),
             Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)
@@ -198,23 +217,27 @@ impl KafkaReader {
             self.cluster.health.faults.denied("topic", self.cluster.name(at.topic), "READ");
         }
         if let Some(RDKafkaErrorCode::BadMessage | RDKafkaErrorCode::BadCompression) = error.rdkafka_error_code() {
-            return Error::Damaged {
+            return ReadFault::MayPass(Error::Damaged {
                 at,
                 offset: from,
                 file: format!("topic {}", self.cluster.name(at.topic)),
                 detail: format!("the broker that leads it gives bytes that are not those that were written ({error})"),
-            };
+            });
         }
+        let unavailable = Error::Unavailable(format!("{at} cannot be read from {from} on: {error}"));
         if !lost {
-            return Error::Unavailable(format!("{at}: {error}"));
+            return ReadFault::Certain(unavailable);
         }
         match self.cluster.offsets.all_bounds(&[at]) {
-            Ok(bounds) if from < bounds[0].start => Error::Trimmed { at, offset: from, start: bounds[0].start },
-            Ok(bounds) if from > bounds[0].end => Error::Refused(format!(
+            Ok(bounds) if from < bounds[0].start => {
+                ReadFault::Certain(Error::Trimmed { at, offset: from, start: bounds[0].start })
+            }
+            Ok(bounds) if from > bounds[0].end => ReadFault::Certain(Error::Refused(format!(
                 "{at} ends at {} and {from} was asked for: the log has lost its end",
                 bounds[0].end
-            )),
-            _ => Error::Unavailable(format!("{at}: {error}")),
+            ))),
+            // The broker has this offset.
+            _ => ReadFault::MayPass(unavailable),
         }
     }
 }
@@ -232,11 +255,13 @@ impl Fetch for KafkaReader {
             self.leave(at);
             self.take_up(at, from)?;
         }
-        let mut polled = self.poll(at, max_bytes);
-        if let Err(Error::Damaged { .. }) = polled {
-            self.leave(at);
-            polled = self.fetch_again(at, from, max_bytes);
-        }
+        let polled = match self.poll(at, max_bytes) {
+            Err(ReadFault::MayPass(_)) => {
+                self.leave(at);
+                self.fetch_again(at, from, max_bytes)
+            }
+            polled => polled.map_err(Error::from),
+        };
         if polled.is_err() {
             // Whatever the error was, the next read begins anew.
             self.leave(at);
