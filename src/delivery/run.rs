@@ -412,8 +412,23 @@ impl Loop {
         if let Some(fold) = self.assignments.get_mut(partition) {
             fold.prune(now)?;
         }
+        self.write_on_request(partition)?;
         self.commit(partition);
         Ok(worked)
+    }
+
+    /// Writes what a partition has in memory if a checkpoint is requested.
+    fn write_on_request(&mut self, partition: u32) -> Result<(), Error> {
+        let status = self.assignments.status(partition).clone();
+        if !status.checkpoints.any() {
+            return Ok(());
+        }
+        let request = status.checkpoints.last();
+        if let Some(fold) = self.assignments.get_mut(partition) {
+            fold.write()?;
+            status.checkpoints.meet(request);
+        }
+        Ok(())
     }
 
     /// Tells the group how far a partition is, now and then.

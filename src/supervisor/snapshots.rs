@@ -20,9 +20,9 @@ use crate::replay::Error;
 use askwhen_domain::LOGIC_VERSION;
 use askwhen_domain::time::Millis;
 use askwhen_log::{Log, TopicPartition};
-use askwhen_partition::Status;
 use askwhen_partition::StopReason;
 use askwhen_partition::checkpoint::CheckpointMeta;
+use askwhen_partition::{Phase, Status};
 use askwhen_process::clock::Clock;
 use askwhen_process::thread::{Notify, Service, StopToken, watch};
 use askwhen_store::bucket;
@@ -34,6 +34,10 @@ use askwhen_wire::topic::Topic;
 
 /// A snapshot that takes longer counts as stuck.
 const MAX_SNAPSHOT: Duration = Duration::from_secs(900);
+/// How long snapshots wait for what partitions have in memory, and how often they look. An
+/// engine's checkpoint waits for its outputs, and the log may be busy.
+const MAX_CHECKPOINT: Duration = Duration::from_secs(10);
+const CHECKPOINT_PAUSE: Duration = Duration::from_millis(10);
 /// When a store is further behind the journal than this, a newer snapshot is restored.
 const FAR_BEHIND_RECORDS: u64 = 1_000_000;
 
@@ -136,7 +140,14 @@ pub fn list_all(repository: &SnapshotRepository, partitions: u32) -> Result<Vec<
     Ok(all)
 }
 
-type OpenStores = BTreeMap<(Role, u32), Weak<Store>>;
+/// A store that is open, and the status of the partition that has it open.
+#[derive(Clone)]
+struct OpenStore {
+    store: Weak<Store>,
+    status: Arc<Status>,
+}
+
+type OpenStores = BTreeMap<(Role, u32), OpenStore>;
 
 /// The stores of this process, each opened from its folder or restored to it.
 #[derive(Clone)]
@@ -177,21 +188,52 @@ impl Stores {
         role.store_path(&self.data_dir, partition)
     }
 
-    fn opened(&self) -> Vec<(Role, u32, Weak<Store>)> {
-        let mut open = self.open.lock().expect("no panic holds this lock");
-        open.retain(|_, store| store.strong_count() > 0);
-        open.iter().map(|((role, partition), store)| (*role, *partition, store.clone())).collect()
+    fn opened(&self) -> Vec<(Role, u32, OpenStore)> {
+        let mut all = self.open.lock().expect("no panic holds this lock");
+        all.retain(|_, open| open.store.strong_count() > 0);
+        all.iter().map(|((role, partition), open)| (*role, *partition, open.clone())).collect()
+    }
+
+    /// Lets every partition write what it has in memory to its store, and waits for that: a
+    /// snapshot is of a store.
+    fn checkpoint(&self, turns: &StopToken) {
+        let requested: Vec<_> = self
+            .opened()
+            .into_iter()
+            .map(|(role, partition, OpenStore { store, status })| {
+                (role, partition, store, status.checkpoints.request(), status)
+            })
+            .collect();
+        let deadline = Instant::now() + MAX_CHECKPOINT;
+        for (role, partition, store, request, status) in requested {
+            // One that is closed has written everything, and one that has stopped writes
+            // nothing more.
+            let is_written =
+                || status.checkpoints.is_met(request) || store.strong_count() == 0 || status.phase() != Phase::Running;
+            while !is_written() && turns.go_on() {
+                if Instant::now() >= deadline {
+                    let role = role.name();
+                    tracing::warn!(
+                        role,
+                        partition,
+                        "the snapshot is of the last checkpoint: the next one is not written yet"
+                    );
+                    break;
+                }
+                turns.wait(CHECKPOINT_PAUSE);
+            }
+        }
     }
 
     /// The stores of a role that are open here.
     pub fn opened_of(&self, role: Role) -> impl Iterator<Item = Arc<Store>> {
-        self.opened().into_iter().filter(move |(of, _, _)| *of == role).filter_map(|(_, _, store)| store.upgrade())
+        self.opened().into_iter().filter(move |(of, _, _)| *of == role).filter_map(|(_, _, open)| open.store.upgrade())
     }
 
     fn measure(&self) {
-        for (role, partition, store) in self.opened() {
+        for (role, partition, open) in self.opened() {
             if role == Role::Engine
-                && let Some(store) = store.upgrade()
+                && let Some(store) = open.store.upgrade()
             {
                 let bytes = i64::try_from(store.size_bytes()).unwrap_or(i64::MAX);
                 askwhen_process::metrics::get().store_bytes.with_label_values(&[&partition.to_string()]).set(bytes);
@@ -202,7 +244,7 @@ impl Stores {
     /// Takes one snapshot of an open store; `None` when it has been closed.
     fn take(&self, role: Role, partition: u32, now: Millis) -> Result<Option<Manifest>, Error> {
         let store = self.opened().into_iter().find(|(r, p, _)| (*r, *p) == (role, partition));
-        let Some(store) = store.and_then(|(_, _, store)| store.upgrade()) else { return Ok(None) };
+        let Some(store) = store.and_then(|(_, _, open)| open.store.upgrade()) else { return Ok(None) };
         let path = self.path(role, partition);
         let copy = path.with_extension(format!("snapshot-{}", uuid::Uuid::now_v7().simple()));
         let made = store.checkpoint(&copy).map_err(Error::from);
@@ -278,7 +320,7 @@ pub fn take_at_rest(config: &Config, log: &Log) -> Result<Vec<String>, Error> {
             if !stores.path(role, partition).exists() {
                 continue;
             }
-            let store = stores.open(role, partition, &Status::default())?;
+            let store = stores.open(role, partition, &Arc::default())?;
             let taken = stores.take(role, partition, Clock::new().wall())?;
             names.extend(taken.map(|manifest| manifest.name()));
             drop(store);
@@ -379,6 +421,7 @@ fn round(
 ) -> Result<Vec<Manifest>, SnapshotFailure> {
     let mut taken = Vec::new();
     let mut failed = None;
+    stores.checkpoint(turns);
     for (role, partition, _) in stores.opened() {
         if !turns.go_on() {
             break;

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::backtest::{App, beside, days, tried};
+use crate::delivery::{answer_one, endpoint};
 use crate::harness::{KAFKA_PARTITIONS, ON_KAFKA, Receiver, Server, askwhen, differences, history};
 use crate::replay::replayed;
 
@@ -49,7 +50,7 @@ async fn another_machine_goes_on_with_a_backup() {
     let url = format!("file://{}", place.path().display());
     std::fs::write(at.join("backup.key"), KEY).unwrap();
     let keyed = [url.as_str(), "--key-file", "backup.key"];
-    // Snapshots are of what has been written down, every few seconds.
+    // A partition without records has no snapshot yet.
     let snapshots = 2 * if ON_KAFKA { KAFKA_PARTITIONS as usize } else { 8 };
     server
         .until("snapshots", async || {
@@ -195,5 +196,29 @@ fn refused(at: &Path, url: &str, place: &Path) {
         let (code, _, error) =
             backup(empty.path(), &["restore", url, "--key-file", at.join("backup.key").to_str().unwrap()]);
         assert!(code == Some(3) && std::fs::read_dir(empty.path()).unwrap().next().is_none(), "{error}");
+    }
+}
+
+/// Checkpoints and the delivery's writes come every few seconds; who asks for a snapshot does
+/// not have to know that.
+#[tokio::test]
+async fn a_snapshot_holds_what_was_applied_before_it_was_requested() {
+    let receiver = Receiver::start(&[]).await;
+    let server = Server::start().await;
+    endpoint(&server, &receiver, json!({})).await;
+    for answered in [5, 10] {
+        for n in answered - 5..answered {
+            answer_one(&server, &format!("user{n}")).await;
+        }
+        receiver.wait(answered).await;
+        let said = server.call(&server.admin, reqwest::Method::POST, "/v1/snapshots", None).await;
+        assert_eq!(said.status, 200, "{said:?}");
+        let snapshots = said.body["snapshots"].as_array().unwrap();
+        let covered = |topic: &str| -> u64 {
+            snapshots.iter().filter_map(|snapshot| snapshot["positions"][topic].as_u64()).sum()
+        };
+        // A trigger and its answers, and one message each.
+        assert!(covered("events") >= 2 * answered as u64, "{said:?}");
+        assert!(covered("deliveries") >= answered as u64, "{said:?}");
     }
 }

@@ -230,6 +230,9 @@ async fn a_wiped_disk_is_restored_from_a_snapshot_and_repeats_nothing() {
     for _ in 0..2 {
         let said: Said = server.call(Method::POST, "/v1/snapshots", None).await.expect("an answer");
         assert!(said.status == 200 && Instant::now() < deadline, "{said:?}");
+        for role in ["engine", "delivery"] {
+            assert!(said.body.to_string().contains(&format!("\"{role}\"")), "{said:?}");
+        }
     }
     answered.extend(answer(&server, some(20, 30)).await);
     wait_for_webhooks(&receiver, &answered).await;

@@ -89,6 +89,8 @@ pub struct Partition<M> {
     checkpointed: Duration,
     /// The journal offset of the last frozen checkpoint.
     frozen_next: u64,
+    /// The last request for a checkpoint when it was frozen.
+    frozen_for: u64,
     freezing: Option<(CheckpointMeta, Option<Frozen>)>,
     /// By tag, the bytes of an append that is not acknowledged yet.
     outstanding: BTreeMap<u64, usize>,
@@ -174,6 +176,7 @@ impl<M: Machine> Partition<M> {
             asked_for_macs: None,
             checkpointed: setup.clock.monotonic(),
             frozen_next: meta_next,
+            frozen_for: 0,
             freezing: None,
             outstanding: BTreeMap::new(),
             outstanding_bytes: 0,
@@ -331,6 +334,7 @@ impl<M: Machine> Partition<M> {
             self.freezing = Some((self.meta.clone(), Some(self.machine.freeze(self.meta.now))));
             self.checkpointed = self.setup.clock.monotonic();
             self.frozen_next = self.meta.next;
+            self.frozen_for = self.status.checkpoints.last();
         }
         self.hand_over();
     }
@@ -350,6 +354,7 @@ impl<M: Machine> Partition<M> {
             written?;
             self.machine.persisted();
             self.setup.fence.commit(self.partition, self.frozen_next);
+            self.status.checkpoints.meet(self.frozen_for);
             progress = Progress::Worked;
         }
         self.hand_over();
@@ -359,6 +364,14 @@ impl<M: Machine> Partition<M> {
     fn checkpoint_if_due(&mut self) {
         if self.freezing.is_some() {
             return self.hand_over();
+        }
+        let requests = &self.status.checkpoints;
+        if requests.any() {
+            if self.meta.next > self.frozen_next {
+                return self.checkpoint_now();
+            }
+            // The store has everything.
+            requests.meet(requests.last());
         }
         let dirty = self.machine.dirty_bytes();
         let waited = self.setup.clock.monotonic().saturating_sub(self.checkpointed);

@@ -32,6 +32,41 @@ pub enum Phase {
     },
 }
 
+/// Requests to write to the store what a partition has in memory.
+#[derive(Debug, Default)]
+pub struct CheckpointRequests {
+    /// The number of the last request.
+    last: AtomicU64,
+    /// The number of the last request that has been met.
+    met: AtomicU64,
+}
+
+impl CheckpointRequests {
+    /// Requests a checkpoint of everything that is applied now; returns the request's number.
+    pub fn request(&self) -> u64 {
+        self.last.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// The number of the last request, for whoever begins to write.
+    pub fn last(&self) -> u64 {
+        self.last.load(Ordering::Acquire)
+    }
+
+    /// Whether a request is waiting.
+    pub fn any(&self) -> bool {
+        self.met.load(Ordering::Acquire) < self.last()
+    }
+
+    /// Notes that everything up to a request has been written.
+    pub fn meet(&self, request: u64) {
+        self.met.fetch_max(request, Ordering::AcqRel);
+    }
+
+    pub fn is_met(&self, request: u64) -> bool {
+        self.met.load(Ordering::Acquire) >= request
+    }
+}
+
 /// The status of a partition.
 #[derive(Debug, Default)]
 pub struct Status {
@@ -54,6 +89,7 @@ pub struct Status {
     poisoned_at: Mutex<Option<(Topic, u64)>>,
     /// Whether it was given up while it is being opened.
     pub unwanted: AtomicBool,
+    pub checkpoints: CheckpointRequests,
     phase: Mutex<Phase>,
     /// Sources of state that were found damaged when it was last opened, and why.
     passed_over: Mutex<Vec<String>>,

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{FAR_BEHIND_RECORDS, Role, StorePosition, Stores, position_of, writer_path};
+use super::{FAR_BEHIND_RECORDS, OpenStore, Role, StorePosition, Stores, position_of, writer_path};
 use crate::supervisor::{Error, data};
 use askwhen_domain::goes_on_from;
 use askwhen_log::{Log, TopicPartition};
@@ -95,7 +95,7 @@ impl Stores {
     ///
     /// # Errors
     /// When no sound source goes on where the topics begin.
-    pub fn open(&self, role: Role, partition: u32, status: &Status) -> Result<Arc<Store>, StopReason> {
+    pub fn open(&self, role: Role, partition: u32, status: &Arc<Status>) -> Result<Arc<Store>, StopReason> {
         let mut passed = UnusableSources { role, partition, status, reasons: Vec::new() };
         let path = self.path(role, partition);
         if status.damaged.swap(false, Ordering::AcqRel) && path.exists() {
@@ -121,7 +121,7 @@ impl Stores {
                         drop(local.take());
                         put_in_place(&fresh, &path).map_err(restart)?;
                         let store = data::open_store(&path, role.families(), &self.shared).map_err(restart)?;
-                        return Ok(self.opened_as(role, partition, store));
+                        return Ok(self.opened_as(role, partition, store, status));
                     }
                     Err(why) => {
                         // What was restored so far is of no use.
@@ -153,11 +153,12 @@ impl Stores {
             Some(store) => store,
             None => data::open_store(&path, role.families(), &self.shared).map_err(restart)?,
         };
-        Ok(self.opened_as(role, partition, store))
+        Ok(self.opened_as(role, partition, store, status))
     }
 
-    fn opened_as(&self, role: Role, partition: u32, store: Arc<Store>) -> Arc<Store> {
-        self.open.lock().expect("no panic holds this lock").insert((role, partition), Arc::downgrade(&store));
+    fn opened_as(&self, role: Role, partition: u32, store: Arc<Store>, status: &Arc<Status>) -> Arc<Store> {
+        let open = OpenStore { store: Arc::downgrade(&store), status: status.clone() };
+        self.open.lock().expect("no panic holds this lock").insert((role, partition), open);
         store
     }
 

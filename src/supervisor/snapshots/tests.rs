@@ -76,12 +76,12 @@ impl World {
     }
 
     fn open(&self) -> Result<Arc<Store>, StopReason> {
-        self.stores.open(ROLE, 0, &Status::default())
+        self.stores.open(ROLE, 0, &Arc::default())
     }
 
     /// Where the state is that is opened, and what was passed over.
     fn opened(&self) -> (u64, Vec<String>) {
-        let status = Status::default();
+        let status: Arc<Status> = Arc::default();
         let store = self.stores.open(ROLE, 0, &status).unwrap();
         let next = CheckpointMeta::load(&store).unwrap().map_or(0, |meta| meta.next);
         let users = store.ascending(families::USERS, &[], 100).unwrap().len() as u64;
