@@ -37,7 +37,7 @@ impl EngineAlone {
     fn apply(&mut self, decoded: Decoded<'_>) -> Option<Json> {
         let origin = Origin { incarnation: 7, partition: 0, offset: self.offset };
         let reply_to = bytes::Bytes::from_static(b"here");
-        let at = RecordContext { origin, now: self.now, partitions: 1, reply_to: Some(&reply_to) };
+        let at = RecordContext { origin, now: self.now, partitions: 1, reply_to: Some(&reply_to), passed_on: None };
         self.offset += 1;
         let effects = self.engine.apply(at, decoded).expect("it applies");
         let refused = matches!(effects.reply, Some(EngineReply::Refused { .. }));

@@ -12,7 +12,7 @@ use askwhen_wire::record::{self, Internal, Query};
 pub fn to_partition(to: u32, internal: &Internal, answers: bool) -> Outgoing {
     let value = askwhen_wire::record::encode_internal(internal);
     let value = Json::from_valid(String::from_utf8(value).expect("JSON is UTF-8"));
-    Outgoing { to, key: None, value, trusted: true, answers }
+    Outgoing { to, key: None, value, trusted: true, answers, passed_on: None }
 }
 
 /// An internal record about a user's name, for the partition of that name, which answers

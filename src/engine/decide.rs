@@ -2,10 +2,11 @@
 //! event ids, quotas and caps that the engine keeps beside it. It takes effect as a whole
 //! or not at all.
 
-use super::changes::{forward_quota_messages, journal_value};
+use super::changes::forward_quota_messages;
 use super::closing;
 use super::decided::DECISION_KEPT;
 use super::outputs;
+use super::passing;
 use super::state::Engine;
 use askwhen_domain::definitions::Project;
 use askwhen_domain::eligibility::apply::{self, ApplyContext, CapAnswers, QuotaStatuses, Reply};
@@ -16,9 +17,9 @@ use askwhen_domain::quota::cap::{CapAnswer, CapAsk};
 use askwhen_domain::quota::{QuotaChange, QuotaStatus};
 use askwhen_domain::record::{Body, Record};
 use askwhen_domain::refs::SurveyKey;
-use askwhen_domain::time::{ClientTimes, Millis};
+use askwhen_domain::time::Millis;
 use askwhen_domain::user::User;
-use askwhen_partition::{Effects, EngineReply, Failure, Outgoing, RecordContext};
+use askwhen_partition::{Effects, EngineReply, Failure, RecordContext};
 
 /// The result of applying a user's record.
 pub enum Applied {
@@ -68,7 +69,7 @@ impl Engine {
         }
         let before = self.users.get(&record.project, &record.user_id)?;
         if let Some(owner) = before.alias_of().filter(|_| !matches!(record.body, Body::Erase)) {
-            return self.forward_to_user(ctx, record, hash, owner, at.partitions).map(Applied::Done);
+            return self.forward_to_user(at, ctx, record, hash, owner).map(Applied::Done);
         }
         // Of an erased user there are only event ids in the store's table and, if the
         // settings say so, the time of the last display.
@@ -76,10 +77,14 @@ impl Engine {
             true => self.remembered.erased_at(&record.project, &record.user_id, at.now)?,
             false => None,
         };
+        let is_trigger = matches!(record.body, Body::Trigger { .. });
         let seen = match hash {
+            // This name noted the id when it passed the event on.
+            Some(_) if !is_trigger && passing::has_come_back(at, &record.user_id) => false,
+            // The name may have been used anew since it was an alias, and erased.
             Some(hash) if before.overflowed || erased_at.is_some() => {
                 let kept = project.settings.max_expires_after;
-                self.remembered.seen_at(hash, at.now, kept)?.is_some() || self.is_gone(ctx, hash, erased_at)?
+                self.remembered.seen_at(hash, at.now, kept)?.is_some() || (is_trigger && self.is_gone(ctx, hash)?)
             }
             _ => false,
         };
@@ -113,7 +118,7 @@ impl Engine {
             && let Some(hash) = hash
             && let Some(alias) = self.decided_under(ctx, record, hash, &before)?
         {
-            effects.forwards.push(sent_under(ctx, record, &alias, at.partitions));
+            effects.forwards.push(passing::sent_under(ctx, record, &alias, at.partitions, None));
             return Ok(Applied::Done(effects));
         }
         self.emit(ctx, record, hash, out, &mut effects)?;
@@ -226,55 +231,6 @@ impl Engine {
         Ok(())
     }
 
-    /// Forwards a record under an alias to the user of the alias. A record whose event id
-    /// was seen under the alias is a repetition; only this partition can know that.
-    fn forward_to_user(
-        &mut self,
-        ctx: ApplyContext<'_>,
-        record: &Record<'_>,
-        hash: Option<u128>,
-        owner: &str,
-        partitions: u32,
-    ) -> Result<Effects, Failure> {
-        let mut effects = Effects::default();
-        if let Some(hash) = hash {
-            let kept = ctx.project.settings.max_expires_after;
-            if self.remembered.seen_at(hash, ctx.now, kept)?.is_some() {
-                effects.reply = Some(self.repeated(ctx, record, Some(hash))?);
-                return Ok(effects);
-            }
-            // A late copy must not bring the name back after both were erased. The answer to a
-            // trigger is stored at the user, so its copies are passed on until then.
-            match record.body {
-                Body::Event { .. } => self.remembered.keep(hash, ctx.now),
-                Body::Trigger { .. } => {
-                    let erased_at = self.remembered.erased_at(&record.project, &record.user_id, ctx.now)?;
-                    if self.is_gone(ctx, hash, erased_at)? {
-                        effects.reply = Some(self.repeated(ctx, record, Some(hash))?);
-                        return Ok(effects);
-                    }
-                    self.remembered.keep(passed_on(hash), ctx.now);
-                }
-                _ => {}
-            }
-        }
-        effects.forwards.push(sent_under(ctx, record, owner, partitions));
-        Ok(effects)
-    }
-
-    /// Whether a trigger was passed on from this name before the name was erased.
-    fn is_gone(
-        &self,
-        ctx: ApplyContext<'_>,
-        hash: u128,
-        erased_at: Option<Millis>,
-    ) -> Result<bool, askwhen_store::Error> {
-        let Some(erased_at) = erased_at else { return Ok(false) };
-        let kept = ctx.project.settings.max_expires_after;
-        let passed_at = self.remembered.seen_at(passed_on(hash), ctx.now, kept)?;
-        Ok(passed_at.is_some_and(|passed_at| passed_at <= erased_at))
-    }
-
     /// The alias under which a trigger that comes again was decided before it became one: what
     /// was answered is known there. Older answers than an offer's are known nowhere.
     fn decided_under(
@@ -298,7 +254,12 @@ impl Engine {
 
     /// The answer to a record whose event id was seen before: the stored body of a
     /// trigger's decision, or the reason `stale` when it is not stored any more.
-    fn repeated(&self, ctx: ApplyContext<'_>, record: &Record<'_>, hash: Option<u128>) -> Result<EngineReply, Failure> {
+    pub(super) fn repeated(
+        &self,
+        ctx: ApplyContext<'_>,
+        record: &Record<'_>,
+        hash: Option<u128>,
+    ) -> Result<EngineReply, Failure> {
         let Body::Trigger { trigger, .. } = &record.body else {
             return Ok(EngineReply::Accepted { duplicate: true, response_id: None });
         };
@@ -349,20 +310,6 @@ fn may_open_later(needs: &[CapAsk], known: &CapAnswers, project: &Project, now: 
         let counts = ask.rule.within.unwrap_or(Millis::MAX);
         until < now.saturating_add(counts.max(project.settings.offer_known))
     })
-}
-
-/// A record for another name of its user, as if it had come under that.
-fn sent_under(ctx: ApplyContext<'_>, record: &Record<'_>, name: &str, partitions: u32) -> Outgoing {
-    // It happened when it came here, not when it arrives there.
-    let times = ClientTimes { received_at: record.times.received_at.or(Some(ctx.now)), ..record.times };
-    let (value, trusted) = journal_value(&Record { user_id: name.into(), times, ..record.clone() });
-    let to = id::partition_of(name, partitions);
-    Outgoing { to, key: Some(name.to_owned()), value, trusted, answers: true }
-}
-
-/// What is remembered of a trigger that was passed on from an alias: its id is its user's.
-fn passed_on(hash: u128) -> u128 {
-    !hash
 }
 
 fn answer(reply: Reply) -> EngineReply {

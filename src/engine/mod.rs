@@ -17,6 +17,7 @@ pub mod families;
 mod gauge;
 mod open_windows;
 mod outputs;
+mod passing;
 mod pending;
 mod quotas;
 mod registrar;

@@ -47,6 +47,9 @@ impl Engine {
     /// user that wait.
     pub(super) fn decide_or_wait(&mut self, at: RecordContext<'_>, record: &Record<'_>) -> Result<Effects, Failure> {
         (self.quotas.moved, self.quotas.answered) = (false, false);
+        if let Some(effects) = self.turn_back(at, record)? {
+            return Ok(effects);
+        }
         if !may_need_grant(&record.body) {
             return match self.decide(at, record, false, &NO_CAPS)? {
                 Applied::Done(effects) => self.resume_if_moved(at, effects),
@@ -157,7 +160,7 @@ impl Engine {
     ) -> Result<Option<Vec<String>>, Failure> {
         let pending = self.quotas.pending[&offset].clone();
         self.quotas.used.clear();
-        let own = RecordContext { origin: Origin { offset, ..at.origin }, ..at };
+        let own = RecordContext { origin: Origin { offset, ..at.origin }, passed_on: None, ..at };
         // A panic concerns this request only, and not the record that resumed it.
         let outcome = catch_unwind(AssertUnwindSafe(|| self.decide_again(own, &pending, patient)));
         let outcome = match outcome {

@@ -35,6 +35,7 @@ fn key() -> ClusterKey {
 }
 
 mod aliases;
+mod aliases_at_once;
 mod caps;
 mod captured;
 mod operators;
@@ -184,16 +185,17 @@ impl World {
     /// Steps everything until nothing moves.
     fn settle(&mut self) {
         self.log.sync();
-        loop {
-            let mut worked = false;
-            for part in &mut self.process.parts {
-                worked |= part.step().expect("the simulated log works") == askwhen_partition::Progress::Worked;
-            }
-            self.log.sync();
-            if !worked {
-                return;
-            }
+        while self.turn() {}
+    }
+
+    /// One step of each partition; returns whether any had something to do.
+    fn turn(&mut self) -> bool {
+        let mut worked = false;
+        for part in &mut self.process.parts {
+            worked |= part.step().expect("the simulated log works") == askwhen_partition::Progress::Worked;
         }
+        self.log.sync();
+        worked
     }
 
     fn checkpoint(&mut self, partition: usize) {

@@ -56,6 +56,11 @@ pub enum Body<'a> {
 }
 
 impl Body<'_> {
+    /// Whether it changes nothing.
+    pub fn is_read(&self) -> bool {
+        matches!(self, Body::ShowOffer { .. } | Body::ShowLink { .. } | Body::ShowUser)
+    }
+
     /// The kind of record, for metrics.
     pub fn kind(&self) -> &'static str {
         match self {

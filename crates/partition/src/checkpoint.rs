@@ -253,8 +253,15 @@ mod tests {
     #[test]
     fn a_gap_lets_one_later_forward_pass_and_the_sequence_goes_on_from_it() {
         let mut meta = CheckpointMeta::new(1, 2, LOGIC_VERSION);
-        let forward =
-            |seq| Forward { from: 1, seq, key: None, value: Json::empty_object(), trusted: false, reply_to: None };
+        let forward = |seq| Forward {
+            from: 1,
+            seq,
+            key: None,
+            value: Json::empty_object(),
+            trusted: false,
+            reply_to: None,
+            passed_on: None,
+        };
         let take = |meta: &mut CheckpointMeta, seq| meta.take_forward(&forward(seq));
         assert_eq!(take(&mut meta, 1), Some(true));
         assert_eq!(take(&mut meta, 3), Some(false), "the second is still to come");

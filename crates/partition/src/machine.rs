@@ -9,7 +9,7 @@ use askwhen_domain::id::Origin;
 use askwhen_domain::json::Json;
 use askwhen_domain::time::Millis;
 use askwhen_log::{Log, NewRecord};
-use askwhen_wire::record::{DecodeError, Decoded};
+use askwhen_wire::record::{DecodeError, Decoded, PassedOn};
 use askwhen_wire::topic::Topic;
 
 /// A record for another topic, in the partition with the same number.
@@ -32,6 +32,8 @@ pub struct Outgoing {
     pub trusted: bool,
     /// Whether the receiver also answers the request behind the record.
     pub answers: bool,
+    /// For a record that came under an alias.
+    pub passed_on: Option<PassedOn>,
 }
 
 /// The effects of applying one record.
@@ -52,6 +54,8 @@ pub struct RecordContext<'a> {
     pub partitions: u32,
     /// The reply address, if a request waits.
     pub reply_to: Option<&'a Bytes>,
+    /// Where the record came, if an alias has passed it on.
+    pub passed_on: Option<&'a PassedOn>,
 }
 
 /// The state machine that a partition runs. When `apply` panics, the record must have had

@@ -10,7 +10,7 @@ use super::machine::{Effects, Failure, Machine, RecordContext};
 use askwhen_domain::time::Millis;
 use askwhen_log::Record;
 use askwhen_store::{Batch, Store};
-use askwhen_wire::record::{Decoded, Forward, REPLY_HEADER};
+use askwhen_wire::record::{Decoded, Forward, PassedOn, REPLY_HEADER};
 
 /// The reply address of a reader, for answers that come later than their record.
 const READER_NAME: &[u8] = b"looker";
@@ -46,12 +46,14 @@ impl<M: Machine> Replayer<M> {
         match admitted {
             Admitted::Apply(decoded) if wanted(&decoded, None) => {
                 let reply_to = record.header(REPLY_HEADER).cloned();
-                self.apply(record.offset, decoded, reply_to).map(Some)
+                self.apply(record.offset, decoded, reply_to, None).map(Some)
             }
             Admitted::Forwarded(forward) => {
                 let reply_to = forward.reply_to.clone().map(Bytes::from);
                 match decode_forwarded(&forward) {
-                    Ok(inner) if wanted(&inner, Some(&forward)) => self.apply(record.offset, inner, reply_to).map(Some),
+                    Ok(inner) if wanted(&inner, Some(&forward)) => {
+                        self.apply(record.offset, inner, reply_to, forward.passed_on.as_ref()).map(Some)
+                    }
                     _ => Ok(None),
                 }
             }
@@ -102,13 +104,19 @@ impl<M: Machine> Replayer<M> {
     /// When the machine's state cannot be read.
     pub fn apply_synthetic(&mut self, now: Millis, offset: u64, decoded: Decoded<'_>) -> Result<Effects, Failure> {
         self.meta.now = self.meta.now.max(now);
-        self.apply(offset, decoded, Some(Bytes::from_static(READER_NAME)))
+        self.apply(offset, decoded, Some(Bytes::from_static(READER_NAME)), None)
     }
 
-    fn apply(&mut self, offset: u64, decoded: Decoded<'_>, reply_to: Option<Bytes>) -> Result<Effects, Failure> {
+    fn apply(
+        &mut self,
+        offset: u64,
+        decoded: Decoded<'_>,
+        reply_to: Option<Bytes>,
+        passed_on: Option<&PassedOn>,
+    ) -> Result<Effects, Failure> {
         let origin = self.admission.origin(offset);
         let (now, partitions) = (self.meta.now, self.meta.partitions);
-        let at = RecordContext { origin, now, partitions, reply_to: reply_to.as_ref() };
+        let at = RecordContext { origin, now, partitions, reply_to: reply_to.as_ref(), passed_on };
         let machine = &mut self.machine;
         match catch_unwind(AssertUnwindSafe(|| machine.apply(at, decoded))) {
             Ok(Err(Failure::Reject(_))) | Err(_) => Ok(Effects::default()),

@@ -139,9 +139,16 @@ pub enum AliasAction {
     /// At the alias: link it to this user, who has so many aliases.
     Link { user_id: String, aliases: usize },
     /// At the user of an alias: check that it is the expected one.
-    Confirm { user_id: String },
+    Confirm {
+        user_id: String,
+        /// Whether the other one was asked before, and is not this user's.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        turned: bool,
+    },
     /// At the user: merge the state of the alias.
     Merge(MergedState),
+    /// At the alias: its state has come to another user than it was sent to.
+    Redirect { from: String, to: String },
     /// At the alias: erase it, because its user is erased by this request.
     Forget(Erase),
     /// At the user: the alias is erased.
@@ -157,6 +164,12 @@ pub struct MergedState {
     /// survey's quota.
     pub from: u32,
     pub epochs: BTreeMap<String, u64>,
+    /// The user to whom the state was sent first.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub user_id: String,
+    /// The aliases that have passed the state on since.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub passed: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -280,6 +293,20 @@ pub struct Forward {
     pub value: Json,
     pub trusted: bool,
     pub reply_to: Option<String>,
+    /// For a record that came under an alias.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passed_on: Option<PassedOn>,
+}
+
+/// Where a record came that an alias passes on to its user.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PassedOn {
+    /// The name under which it came.
+    pub name: String,
+    /// When it was first passed on from there, by that partition's time.
+    pub at: Millis,
+    /// How often it was sent back there, because the name's state was still on its way.
+    pub returns: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

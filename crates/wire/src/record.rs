@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 
 pub use super::internal::{
     AcceptLoss, AcceptTime, AliasAction, AliasRequest, AliasStep, ClosingMessage, ClosingStep, Define, Defined,
-    EndpointAction, EndpointCommand, EndpointHealthReport, Erase, Forward, Internal, KeyUse, MergedState, Query, Skip,
-    encode_internal,
+    EndpointAction, EndpointCommand, EndpointHealthReport, Erase, Forward, Internal, KeyUse, MergedState, PassedOn,
+    Query, Skip, encode_internal,
 };
 pub use super::topics::event::{
     DEFAULT_PROJECT, DecodeError, MAX_ANSWERS, MAX_EVENT_BYTES, MAX_PROPERTIES, encode, event_session, parse_moment,
@@ -143,6 +143,24 @@ mod tests {
                 Decoded::Internal(internal) => encode_internal(internal),
             };
             assert_eq!(decode(Some(&written), true).as_ref(), Ok(&read), "{line}");
+        }
+    }
+
+    /// As earlier versions have written them, they are in journals.
+    #[test]
+    fn messages_between_names_are_read_and_written_as_before() {
+        let step = |action: &str| {
+            format!("{{\"alias_step\":{{\"project\":\"p\",\"at\":\"u\",\"alias\":\"a\",\"do\":{action}}}}}")
+        };
+        for internal in [
+            r#"{"forward":{"from":1,"seq":2,"key":"u","value":{"user_id":"u"},"trusted":false,"reply_to":null}}"#
+                .to_owned(),
+            step(r#"{"confirm":{"user_id":"u"}}"#),
+            step(r#"{"merge":{"state":"","from":1,"epochs":{"s":3}}}"#),
+        ] {
+            let text = format!("{{\"type\":\"internal\",\"internal\":{internal}}}");
+            let Ok(Decoded::Internal(read)) = decode(Some(text.as_bytes()), true) else { panic!("{text}") };
+            assert_eq!(String::from_utf8(encode_internal(&read)).as_deref(), Ok(&*text));
         }
     }
 

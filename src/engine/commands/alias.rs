@@ -13,11 +13,11 @@ use crate::engine::changes::{about_name, forward_quota_messages};
 use crate::engine::outputs;
 use crate::engine::registrar::REQUEST_LIFE;
 use crate::engine::state::Engine;
-use askwhen_domain::eligibility::apply::{self, ApplyContext, Departed, NO_CAPS, NO_QUOTAS};
+use askwhen_domain::eligibility::apply::{self, ApplyContext, Departed};
 use askwhen_domain::json::Json;
 use askwhen_domain::refs::{SurveyKey, UserRef};
 use askwhen_domain::user::{MAX_ALIASES, User};
-use askwhen_partition::{Effects, EngineReply, Failure, Output, RecordContext};
+use askwhen_partition::{Effects, EngineReply, Failure, Outgoing, Output, RecordContext};
 use askwhen_wire::record::{AliasAction, AliasRequest, AliasStep, DecodeError, Internal, MergedState};
 use askwhen_wire::state;
 
@@ -55,7 +55,11 @@ pub fn step(engine: &mut Engine, at: RecordContext<'_>, step: AliasStep) -> Resu
         (AliasAction::Find {}, _) if name == alias || found.is_known_as(&alias) => accepted(true),
         (AliasAction::Find {}, Some(owner)) => go_on(owner, AliasAction::Find {}),
         (AliasAction::Find {}, None) => go_on(&alias, AliasAction::Link { user_id: name, aliases: known.len() }),
-        (AliasAction::Link { user_id, .. }, Some(owner)) => go_on(owner, AliasAction::Confirm { user_id }),
+        (AliasAction::Link { user_id, .. }, Some(owner)) => {
+            go_on(owner, AliasAction::Confirm { user_id, turned: false })
+        }
+        // The user has become an alias of this name meanwhile.
+        (AliasAction::Link { user_id, .. }, None) if found.is_known_as(&user_id) => accepted(true),
         (AliasAction::Link { aliases, .. }, None) if known.len() + aliases >= MAX_ALIASES => {
             refused("too_many_aliases", &format!("a user may have at most {MAX_ALIASES} aliases"))
         }
@@ -66,19 +70,49 @@ pub fn step(engine: &mut Engine, at: RecordContext<'_>, step: AliasStep) -> Resu
             effects.forwards.extend(go_on(&user_id, AliasAction::Merge(merged)).forwards);
             effects
         }
-        (AliasAction::Confirm { user_id }, Some(owner)) => go_on(owner, AliasAction::Confirm { user_id }),
-        (AliasAction::Confirm { user_id }, None) if user_id == name => accepted(true),
-        (AliasAction::Confirm { .. }, None) => taken(),
-        // The user has become an alias of this name at the same time; then neither is one.
-        (AliasAction::Merge(merged), Some(_)) if name == alias => {
+        (action @ AliasAction::Confirm { .. }, Some(owner)) => go_on(owner, action),
+        (AliasAction::Confirm { user_id, .. }, None) if user_id == name || found.is_known_as(&user_id) => {
+            accepted(true)
+        }
+        (AliasAction::Confirm { turned: true, .. }, None) => taken(),
+        // The user may be an alias by now whose state is on its way here.
+        (AliasAction::Confirm { user_id, .. }, None) => {
+            go_on(&user_id, AliasAction::Confirm { user_id: name, turned: true })
+        }
+        (AliasAction::Merge(merged), Some(owner)) if name == alias => {
+            if !is_chosen(&name, &merged)? {
+                return Ok(go_on(owner, AliasAction::Merge(MergedState { passed: Vec::new(), ..merged })));
+            }
             let mut bare = User::default();
             bare.overflowed = true;
-            let effects = absorb(engine, at, UserRef::new(&project, &name), &bare, &alias, &merged)?;
-            Effects { reply: taken().reply, ..effects }
+            let mut effects = absorb(engine, at, UserRef::new(&project, &name), &bare, &alias, &merged)?;
+            // Behind the states of the others, so that the answer comes when all are one.
+            effects.reply = None;
+            effects
+                .forwards
+                .extend(go_on(owner, AliasAction::Confirm { user_id: name.clone(), turned: false }).forwards);
+            effects
         }
-        (AliasAction::Merge(merged), Some(owner)) => go_on(owner, AliasAction::Merge(merged)),
+        (AliasAction::Merge(mut merged), Some(owner)) => {
+            if !merged.passed.contains(&name) {
+                merged.passed.push(name.clone());
+            }
+            go_on(owner, AliasAction::Merge(merged))
+        }
         (AliasAction::Merge(merged), None) => {
-            absorb(engine, at, UserRef::new(&project, &name), &found, &alias, &merged)?
+            let mut effects = absorb(engine, at, UserRef::new(&project, &name), &found, &alias, &merged)?;
+            if !merged.user_id.is_empty() && merged.user_id != name {
+                let redirect = AliasAction::Redirect { from: merged.user_id, to: name.clone() };
+                let unanswered = go_on(&alias, redirect).forwards;
+                effects.forwards.extend(unanswered.into_iter().map(|one| Outgoing { answers: false, ..one }));
+            }
+            effects
+        }
+        (AliasAction::Redirect { from, to }, owner) => {
+            if owner == Some(&*from) {
+                engine.users.put(&project, &name, User::alias(&to));
+            }
+            Effects::default()
         }
         (AliasAction::Forget(erase), owner) => {
             let mut effects = Effects::default();
@@ -101,6 +135,15 @@ pub fn step(engine: &mut Engine, at: RecordContext<'_>, step: AliasStep) -> Resu
     })
 }
 
+/// Whether a name becomes a user again. Its state has come back to it: it and the names by
+/// which the state came have become aliases of each other at once, so that none of them is a
+/// user. One has to be, and only one: the one whose state has the first of these names.
+fn is_chosen(name: &str, merged: &MergedState) -> Result<bool, Failure> {
+    let first = merged.passed.iter().map(String::as_str).chain([name]).min();
+    let state = decode(&merged.state)?;
+    Ok(first.is_some_and(|first| first == name || state.is_known_as(first)))
+}
+
 /// Takes the state away from a name that becomes an alias.
 fn depart(engine: &mut Engine, at: RecordContext<'_>, name: UserRef<'_>, owner: &str) -> Result<MergedState, Failure> {
     let before = engine.users.get(name.project, name.user_id)?;
@@ -113,7 +156,8 @@ fn depart(engine: &mut Engine, at: RecordContext<'_>, name: UserRef<'_>, owner: 
         epochs.insert(survey_id, engine.quotas.allocator.move_hold_out(&key, until, at.now));
     }
     engine.users.put(name.project, name.user_id, left);
-    Ok(MergedState { state: STANDARD.encode(state::encode(&state)), from: at.origin.partition, epochs })
+    let state = STANDARD.encode(state::encode(&state));
+    Ok(MergedState { state, from: at.origin.partition, epochs, user_id: owner.to_owned(), passed: Vec::new() })
 }
 
 /// Merges the state of an alias into its user.
@@ -125,7 +169,7 @@ fn absorb(
     alias: &str,
     merged: &MergedState,
 ) -> Result<Effects, Failure> {
-    let MergedState { state, from, epochs } = merged;
+    let MergedState { state, from, epochs, .. } = merged;
     let theirs = decode(state)?;
     let key = |survey_id: &str| SurveyKey::new(user.project, survey_id);
     let allocator = &engine.quotas.allocator;
@@ -183,16 +227,7 @@ fn context<'a>(
     user: UserRef<'a>,
     project: &'a askwhen_domain::definitions::Project,
 ) -> ApplyContext<'a> {
-    ApplyContext {
-        origin: at.origin,
-        now: at.now,
-        project_id: user.project,
-        user_id: user.user_id,
-        project,
-        quota_statuses: &NO_QUOTAS,
-        caps: &NO_CAPS,
-        may_wait: false,
-    }
+    ApplyContext::of_name(at.origin, at.now, user.project, user.user_id, project)
 }
 
 fn accepted(duplicate: bool) -> Effects {

@@ -2,6 +2,7 @@
 
 use super::user_record;
 use crate::engine::changes::about_name;
+use crate::engine::passing;
 use crate::engine::registrar::REQUEST_LIFE;
 use crate::engine::state::Engine;
 use askwhen_domain::record::{Body, Record};
@@ -21,9 +22,17 @@ pub fn apply(engine: &mut Engine, at: RecordContext<'_>, command: Erase) -> Resu
         return Err(Failure::Reject(DecodeError { reason: "stale", detail }));
     }
     let request = format!("erase/{asked_at}/{request_id}");
-    if !engine.remembered.is_new(project, user_id, &request, at.now)? {
+    let is_done = match at.passed_on {
+        None => !engine.remembered.is_new(project, user_id, &request, at.now)?,
+        Some(_) => engine.was_erased_since(at, project, user_id)?,
+    };
+    if is_done {
         let reply = Some(EngineReply::Accepted { duplicate: true, response_id: None });
         return Ok(Effects { reply, ..Effects::default() });
+    }
+    if let Some(passed_on) = engine.sends_back(at, project, user_id)? {
+        let name = passed_on.name.clone();
+        return Ok(passing::erasure(at, command, &name, Some(passed_on)));
     }
     erase_names(engine, at, command)
 }
@@ -36,8 +45,7 @@ pub fn apply(engine: &mut Engine, at: RecordContext<'_>, command: Erase) -> Resu
 pub fn erase_names(engine: &mut Engine, at: RecordContext<'_>, command: Erase) -> Result<Effects, Failure> {
     let found = engine.users.get(&command.project, &command.user_id)?;
     if let Some(owner) = found.alias_of() {
-        let erase = Internal::Erase(Erase { user_id: owner.to_owned(), ..command });
-        return Ok(about_name(at, owner, &erase));
+        return Ok(passing::erasure(at, command, owner, None));
     }
     if let Some(alias) = found.aliases().first() {
         let step = AliasStep {

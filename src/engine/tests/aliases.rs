@@ -7,7 +7,7 @@ use askwhen_domain::user::User;
 use askwhen_wire::state;
 
 /// Armed by an event, shown in every window of it.
-fn plain(more: &serde_json::Value) -> serde_json::Value {
+pub(super) fn plain(more: &serde_json::Value) -> serde_json::Value {
     let mut survey = json!({"survey_id": "s", "name": "S", "status": "active", "activate": {"event": "woke"},
         "expires_after": "2h", "show_on": [{"trigger": "Main"}],
         "frequency": {"repeat": "every_activation", "global_cooldown": "ignore"},
@@ -25,21 +25,25 @@ fn names() -> [String; 3] {
     [of(0, 0), of(1, 0), of(1, 1)]
 }
 
-struct Told {
-    world: World,
-    now: i64,
+pub(super) struct Told {
+    pub(super) world: World,
+    pub(super) now: i64,
     requests: u32,
 }
 
 impl Told {
     fn new(survey: &serde_json::Value) -> Told {
-        let mut world = World::new(1 << 20);
+        Told::of(PARTITIONS, survey)
+    }
+
+    pub(super) fn of(partitions: u32, survey: &serde_json::Value) -> Told {
+        let mut world = World::of(partitions, 1 << 20);
         world.define(1_000, Kind::Survey, "s", survey);
         world.settle();
         Told { world, now: 0, requests: 0 }
     }
 
-    fn wait(&mut self, span: i64) {
+    pub(super) fn wait(&mut self, span: i64) {
         self.now += span;
         self.world.log.set_now(self.now);
     }
@@ -57,7 +61,7 @@ impl Told {
     }
 
     /// Why the user is asked or not, and about whom that was decided.
-    fn ask(&mut self, user: &str) -> (String, String) {
+    pub(super) fn ask(&mut self, user: &str) -> (String, String) {
         self.wait(1);
         let event_id = format!("asked-{}", self.now);
         let trigger = json!({"type": "trigger", "user_id": user, "trigger": "Main", "event_id": event_id});
@@ -72,7 +76,7 @@ impl Told {
         (text("reason"), text("user_id"))
     }
 
-    fn says(&mut self, user: &str, record: serde_json::Value) {
+    pub(super) fn says(&mut self, user: &str, record: serde_json::Value) {
         self.wait(1);
         self.world.user(user, record, false);
         self.world.settle();
@@ -85,27 +89,27 @@ impl Told {
         self.world.settle();
     }
 
-    fn erase(&mut self, user: &str) {
+    pub(super) fn erase(&mut self, user: &str) {
         self.wait(1);
         self.requests += 1;
         self.world.erase(user, self.now, &format!("r{}", self.requests));
         self.world.settle();
     }
 
-    fn state(&mut self, user: &str) -> User {
-        let partition = id::partition_of(user, PARTITIONS) as usize;
+    pub(super) fn state(&mut self, user: &str) -> User {
+        let partition = id::partition_of(user, self.world.partitions()) as usize;
         self.world.checkpoint(partition);
         let key = askwhen_store::keys::named("default", user);
         let stored = self.world.stores[partition].get(families::USERS, &key).expect("readable");
         stored.map_or_else(User::default, |bytes| state::decode(&bytes).expect("a state"))
     }
 
-    fn aliases(&mut self, user: &str) -> Vec<String> {
+    pub(super) fn aliases(&mut self, user: &str) -> Vec<String> {
         self.state(user).aliases().iter().map(|alias| alias.name.clone()).collect()
     }
 
     /// Codes of refusals that nobody has waited for.
-    fn refusals(&self) -> Vec<String> {
+    pub(super) fn refusals(&self) -> Vec<String> {
         let found = self.world.outputs().0;
         let rejects = found.iter().filter(|((topic, _), _)| *topic == "rejects");
         let reason = |text: &String| {
@@ -222,30 +226,6 @@ fn repeated_and_chained_aliases_have_one_effect() {
     // The user as a whole may become somebody's.
     told.alias("somebody", &c);
     assert_eq!(told.aliases("somebody"), [a, b, c]);
-}
-
-/// Both requests are under way at once: neither name may be lost.
-#[test]
-fn two_users_who_become_aliases_of_each_other_at_once_stay_one_or_two() {
-    let [a, b, _] = names();
-    for order in [[(&a, &b), (&b, &a)], [(&b, &a), (&a, &b)]] {
-        let mut told = Told::new(&plain(&json!({})));
-        told.event(&a, "e1");
-        told.event(&b, "e2");
-        for (n, (user, alias)) in order.into_iter().enumerate() {
-            told.world.alias(user, alias, told.now, &format!("at-once-{n}"));
-        }
-        told.world.settle();
-        let roots: Vec<&String> = [&a, &b].into_iter().filter(|name| told.state(name).alias_of().is_none()).collect();
-        assert!(!roots.is_empty(), "somebody is there");
-        let (reason, whose) = told.ask(&a);
-        assert_eq!(reason, "offered");
-        assert!(told.state(&whose).alias_of().is_none());
-        told.alias(&a, &b);
-        let (one, other) = (told.ask(&a).1, told.ask(&b).1);
-        assert_eq!(one, other, "now they are one");
-        assert_eq!(told.aliases(&one).len(), 1);
-    }
 }
 
 #[test]

@@ -67,6 +67,7 @@ impl<M: Machine> Partition<M> {
                 now: self.meta.now,
                 partitions: self.setup.log.partitions(),
                 reply_to: None,
+                passed_on: None,
             };
             let (mut effects, reply_to) = self.apply_one(context, &record)?;
             fault::point("applied");
@@ -136,6 +137,7 @@ impl<M: Machine> Partition<M> {
                     value: Json::from_valid(dated.map_or_else(|| String::from_utf8_lossy(value), Into::into)),
                     trusted,
                     answers: true,
+                    passed_on: None,
                 };
                 Effects { forwards: vec![outgoing], ..Effects::default() }
             }
@@ -158,7 +160,8 @@ impl<M: Machine> Partition<M> {
         let effects = match decode_forwarded(forward) {
             Err(error) => self.reject(context, record, &error),
             Ok(decoded) => {
-                self.apply_or_reject(RecordContext { reply_to: reply_to.as_ref(), ..context }, record, decoded)?
+                let (reply_to, passed_on) = (reply_to.as_ref(), forward.passed_on.as_ref());
+                self.apply_or_reject(RecordContext { reply_to, passed_on, ..context }, record, decoded)?
             }
         };
         Ok((effects, reply_to))
@@ -268,6 +271,7 @@ impl<M: Machine> Partition<M> {
                     .as_ref()
                     .filter(|_| outgoing.answers)
                     .map(|r| String::from_utf8_lossy(r).into_owned()),
+                passed_on: outgoing.passed_on,
             }));
             let key = outgoing.key.unwrap_or_default();
             let new = NewRecord { key: Some(key.into()), headers: Vec::new(), value: Some(value.into()) };

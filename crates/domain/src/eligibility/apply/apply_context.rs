@@ -50,7 +50,19 @@ pub static NO_CAPS: CapAnswers = CapAnswers::new();
 /// No survey has a quota.
 pub static NO_QUOTAS: QuotaStatuses = QuotaStatuses::new();
 
-impl ApplyContext<'_> {
+impl<'a> ApplyContext<'a> {
+    /// For what is done to a name without a decision.
+    pub fn of_name(
+        origin: Origin,
+        now: Millis,
+        project_id: &'a str,
+        user_id: &'a str,
+        project: &'a Project,
+    ) -> ApplyContext<'a> {
+        let (quota_statuses, caps) = (&NO_QUOTAS, &NO_CAPS);
+        ApplyContext { origin, now, project_id, user_id, project, quota_statuses, caps, may_wait: false }
+    }
+
     pub(super) fn is_limited(&self, survey_id: &str) -> bool {
         self.quota_statuses.contains_key(survey_id)
     }
