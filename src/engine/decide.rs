@@ -7,7 +7,7 @@ use super::closing;
 use super::decided::DECISION_KEPT;
 use super::outputs;
 use super::passing;
-use super::state::Engine;
+use super::state::{Engine, OutputMode};
 use askwhen_domain::definitions::Project;
 use askwhen_domain::eligibility::apply::{self, ApplyContext, CapAnswers, QuotaStatuses, Reply};
 use askwhen_domain::eligibility::decision::{Decision, DecisionReason};
@@ -202,12 +202,14 @@ impl Engine {
         out: apply::Outputs,
         effects: &mut Effects,
     ) -> Result<(), Failure> {
-        if let Some(watched) = &mut self.watched {
+        if !matches!(self.outputs, OutputMode::Encoded) {
             if let (Some(hash), Some(Reply::Decided(_))) = (hash, &out.reply) {
                 self.recent.keep(hash, ctx.now, Json::null(), Json::null());
             }
-            if ctx.project_id == watched.project {
-                watched.items.extend(out.items);
+            if let OutputMode::Captured { project, items } = &mut self.outputs
+                && ctx.project_id == project
+            {
+                items.extend(out.items);
             }
             return Ok(());
         }
@@ -216,8 +218,9 @@ impl Engine {
         }
         effects.reply = match out.reply {
             Some(Reply::Decided(decision)) => {
-                let metrics = askwhen_process::metrics::get();
-                metrics.engine_decisions.with_label_values(&[decision.reason.name()]).inc();
+                if let Some(metrics) = self.metrics() {
+                    metrics.engine_decisions.with_label_values(&[decision.reason.name()]).inc();
+                }
                 let (server, client) = (decision.server_body(), decision.client_body());
                 if let Some(hash) = hash {
                     self.recent.keep(hash, ctx.now, server.clone(), client.clone());

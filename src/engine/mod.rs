@@ -93,7 +93,9 @@ impl Machine for Engine {
         self.users.persisted();
         self.recent.persisted();
         self.remembered.persisted();
-        self.rows.set(i64::try_from(self.store.estimated_keys(families::DEDUPE)).unwrap_or(i64::MAX));
+        if self.metrics().is_some() {
+            self.rows.set(i64::try_from(self.store.estimated_keys(families::DEDUPE)).unwrap_or(i64::MAX));
+        }
     }
 }
 

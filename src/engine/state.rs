@@ -18,6 +18,7 @@ use askwhen_domain::quota::{self, QuotaMessage, QuotaSignal, QuotaStatus};
 use askwhen_domain::refs::SurveyKey;
 use askwhen_domain::time::Millis;
 use askwhen_partition::{Failure, StopReason};
+use askwhen_process::metrics::Metrics;
 use askwhen_store::{Error, Store};
 use askwhen_wire::definition::Kind;
 
@@ -31,13 +32,21 @@ pub struct Engine {
     pub(super) remembered: RememberedIds,
     pub(super) rows: prometheus::IntGauge,
     pub(super) empty: Arc<Project>,
-    pub(super) watched: Option<CapturedOutputs>,
+    pub(super) outputs: OutputMode,
+    /// Whether it replays what another engine has counted and logged.
+    is_replay: bool,
 }
 
-/// Outputs about a project's users that are captured instead of written.
-pub(super) struct CapturedOutputs {
-    pub(super) project: String,
-    pub(super) items: Vec<apply::Output>,
+/// What becomes of outputs.
+pub(super) enum OutputMode {
+    /// They are encoded, and so are replies.
+    Encoded,
+    /// Those about a project's users are captured.
+    Captured {
+        project: String,
+        items: Vec<apply::Output>,
+    },
+    Discarded,
 }
 
 impl Engine {
@@ -68,21 +77,54 @@ impl Engine {
             rows: askwhen_process::metrics::get().engine_remembered_rows.with_label_values(&[&partition.to_string()]),
             store,
             empty: Arc::default(),
-            watched: None,
+            outputs: OutputMode::Encoded,
+            is_replay: false,
         };
         engine.find_next_end();
         Ok(engine)
     }
 
+    /// The same for a replay: its records and decisions count in no metric.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn open_for_replay(
+        store: Arc<Store>,
+        partition: u32,
+        partitions: u32,
+        cached: impl Into<CacheLimit>,
+    ) -> Result<Engine, StopReason> {
+        Ok(Engine { is_replay: true, ..Engine::open(store, partition, partitions, cached)? })
+    }
+
+    /// The process's metrics, unless this is a replay.
+    pub(super) fn metrics(&self) -> Option<&'static Metrics> {
+        (!self.is_replay).then(askwhen_process::metrics::get)
+    }
+
     /// From now on outputs about a project's users are captured for
-    /// [`Engine::take_watched`], and nothing is written. Bodies of answers are not built.
-    pub fn watch(&mut self, project: &str) {
-        self.watched = Some(CapturedOutputs { project: project.to_owned(), items: Vec::new() });
+    /// [`Engine::take_captured`], and nothing is written. Bodies of answers are not built.
+    pub fn capture_outputs(&mut self, project: &str) {
+        self.outputs = OutputMode::Captured { project: project.to_owned(), items: Vec::new() };
     }
 
     /// The outputs captured since the last call.
-    pub fn take_watched(&mut self) -> Vec<apply::Output> {
-        self.watched.as_mut().map(|watched| std::mem::take(&mut watched.items)).unwrap_or_default()
+    pub fn take_captured(&mut self) -> Vec<apply::Output> {
+        match &mut self.outputs {
+            OutputMode::Captured { items, .. } => std::mem::take(items),
+            OutputMode::Encoded | OutputMode::Discarded => Vec::new(),
+        }
+    }
+
+    /// From now on nothing is put out and no body of an answer is built, for whoever is
+    /// interested in the state alone.
+    pub fn discard_outputs(&mut self) {
+        self.outputs = OutputMode::Discarded;
+    }
+
+    /// From now on outputs and bodies are encoded.
+    pub fn encode_outputs(&mut self) {
+        self.outputs = OutputMode::Encoded;
     }
 
     /// The surveys of a project: id, version and canonical form.

@@ -137,7 +137,7 @@ fn explain_name(
         "at": time::format_time(now),
         "partition": partition,
         "offset": offset,
-        "records": records,
+        "records": begun_with.records + records,
         "snapshot": begun_with.state.snapshot.as_ref().map(Manifest::name),
         "user": user,
         "decision": decision,
@@ -190,7 +190,9 @@ impl JournalPrefix<'_> {
         let start = self.starts.begin(self.source, partition, self.until)?;
         let (admission, is_limited) = start.look_ahead(self.source, self.project)?;
         let meta = start.state.meta.clone();
-        let engine = Engine::open(start.state.store.clone(), partition, self.source.partitions, CACHED_BYTES)?;
+        let mut engine =
+            Engine::open_for_replay(start.state.store.clone(), partition, self.source.partitions, CACHED_BYTES)?;
+        engine.discard_outputs();
         let everyone = user_id.is_none() || engine.has_quotas(self.project) || is_limited;
         let concerned = |project: &str, user: &str| everyone || (project == self.project && Some(user) == user_id);
         let wanted = |decoded: &Decoded<'_>, _: Option<&_>| match decoded {
@@ -208,11 +210,11 @@ impl JournalPrefix<'_> {
         // Records of others are not even decoded.
         let only = user_id.filter(|_| !everyone);
         let mut read = 0;
-        loop {
+        'journal: loop {
             let records = journal_reader.read()?;
             for record in &records {
                 if record.appended_at + replayer.meta.ahead > self.until {
-                    return Ok(ReplayedPartition { replayer, begun_with: start, records: read });
+                    break 'journal;
                 }
                 read += 1;
                 if only.is_none_or(|user_id| replayer.may_concern(record, user_id)) {
@@ -223,9 +225,11 @@ impl JournalPrefix<'_> {
             }
             progress(read);
             if records.is_empty() {
-                return Ok(ReplayedPartition { replayer, begun_with: start, records: read });
+                break;
             }
         }
+        replayer.machine_mut().encode_outputs();
+        Ok(ReplayedPartition { replayer, begun_with: start, records: read })
     }
 }
 

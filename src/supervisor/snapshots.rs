@@ -17,6 +17,7 @@ use crate::bridge::{SnapshotFailure, SnapshotReply};
 use crate::config::{Config, Retention};
 use crate::delivery::{Fold, Positions};
 use crate::replay::Error;
+use crate::replay::starts::StateCopy;
 use askwhen_domain::LOGIC_VERSION;
 use askwhen_domain::time::Millis;
 use askwhen_log::{Log, TopicPartition};
@@ -38,6 +39,13 @@ const MAX_SNAPSHOT: Duration = Duration::from_secs(900);
 /// engine's checkpoint waits for its outputs, and the log may be busy.
 const MAX_CHECKPOINT: Duration = Duration::from_secs(10);
 const CHECKPOINT_PAUSE: Duration = Duration::from_millis(10);
+/// A copy of a state that is not further behind its journal than this needs no checkpoint: to
+/// read the rest is as fast.
+const NEAR_END_RECORDS: u64 = 500;
+/// How long whoever copies a state waits for a checkpoint.
+const MAX_COPY_WAIT: Duration = Duration::from_millis(500);
+/// What names of copies of states have behind the partition.
+const COPY: &str = "copy-";
 /// When a store is further behind the journal than this, a newer snapshot is restored.
 const FAR_BEHIND_RECORDS: u64 = 1_000_000;
 
@@ -147,6 +155,25 @@ struct OpenStore {
     status: Arc<Status>,
 }
 
+impl OpenStore {
+    /// Waits until the partition has written what it had in memory at a request; returns
+    /// `false` when it has not by the deadline, or `pause` says to stop.
+    fn wait_written(&self, request: u64, deadline: Instant, mut pause: impl FnMut() -> bool) -> bool {
+        // One that is closed has written everything, and one that has stopped writes nothing
+        // more.
+        let is_over = || {
+            let OpenStore { store, status } = self;
+            status.checkpoints.is_met(request) || store.strong_count() == 0 || status.phase() != Phase::Running
+        };
+        while !is_over() {
+            if Instant::now() >= deadline || !pause() {
+                return false;
+            }
+        }
+        true
+    }
+}
+
 type OpenStores = BTreeMap<(Role, u32), OpenStore>;
 
 /// The stores of this process, each opened from its folder or restored to it.
@@ -175,7 +202,7 @@ impl Stores {
             for entry in entries.filter_map(Result::ok) {
                 let name = entry.file_name().to_string_lossy().into_owned();
                 let extension = name.split_once('.').map_or("", |(_, extension)| extension);
-                if (extension.starts_with("snapshot-") || extension.starts_with("restoring-"))
+                if ["snapshot-", "restoring-", COPY].iter().any(|copy| extension.starts_with(copy))
                     && let Err(error) = std::fs::remove_dir_all(entry.path())
                 {
                     tracing::warn!(%error, path = %entry.path().display(), "a copy that is of no use could not be removed");
@@ -200,29 +227,61 @@ impl Stores {
         let requested: Vec<_> = self
             .opened()
             .into_iter()
-            .map(|(role, partition, OpenStore { store, status })| {
-                (role, partition, store, status.checkpoints.request(), status)
-            })
+            .map(|(role, partition, open)| (role, partition, open.status.checkpoints.request(), open))
             .collect();
         let deadline = Instant::now() + MAX_CHECKPOINT;
-        for (role, partition, store, request, status) in requested {
-            // One that is closed has written everything, and one that has stopped writes
-            // nothing more.
-            let is_written =
-                || status.checkpoints.is_met(request) || store.strong_count() == 0 || status.phase() != Phase::Running;
-            while !is_written() && turns.go_on() {
-                if Instant::now() >= deadline {
-                    let role = role.name();
-                    tracing::warn!(
-                        role,
-                        partition,
-                        "the snapshot is of the last checkpoint: the next one is not written yet"
-                    );
-                    break;
-                }
+        for (role, partition, request, open) in requested {
+            let pause = || {
                 turns.wait(CHECKPOINT_PAUSE);
+                turns.go_on()
+            };
+            if !open.wait_written(request, deadline, pause) && turns.go_on() {
+                let role = role.name();
+                tracing::warn!(
+                    role,
+                    partition,
+                    "the snapshot is of the last checkpoint: the next one is not written yet"
+                );
             }
         }
+    }
+
+    /// The newest state of a partition of the engine, with about everything that its journal
+    /// has up to `end`; `None` where it is not open here.
+    ///
+    /// # Errors
+    /// When it cannot be copied.
+    pub fn copy(&self, partition: u32, end: u64) -> Result<Option<StateCopy>, Error> {
+        let role = Role::Engine;
+        let found = self.opened().into_iter().find(|(r, p, _)| (*r, *p) == (role, partition));
+        let Some((_, _, open)) = found.filter(|(_, _, open)| open.status.phase() == Phase::Running) else {
+            return Ok(None);
+        };
+        let position = |store: &Store| CheckpointMeta::load(store).map(|meta| meta.map_or(0, |meta| meta.next));
+        let Some(store) = open.store.upgrade() else { return Ok(None) };
+        if position(&store)? + NEAR_END_RECORDS < end {
+            let deadline = Instant::now() + MAX_COPY_WAIT;
+            let pause = || {
+                std::thread::sleep(CHECKPOINT_PAUSE);
+                true
+            };
+            // What is not written by then is read from the journal.
+            open.wait_written(open.status.checkpoints.request(), deadline, pause);
+        }
+        let own = self.path(role, partition);
+        let beside = own.parent().expect("a store is in a folder");
+        // Tables are shared with the store, so it has to be on the same file system.
+        let folder = tempfile::Builder::new().prefix(&format!("{partition}.{COPY}")).tempdir_in(beside)?;
+        let path = folder.path().join("store");
+        store.checkpoint(&path)?;
+        drop(store);
+        let mut len_bytes = 0;
+        for entry in std::fs::read_dir(&path)? {
+            len_bytes += entry?.metadata()?.len();
+        }
+        let store = Store::Rocks(Rocks::open_read_only(&path, role.families())?);
+        let Some(meta) = CheckpointMeta::load(&store)? else { return Ok(None) };
+        Ok(Some(StateCopy { store: Arc::new(store), meta, folder, len_bytes }))
     }
 
     /// The stores of a role that are open here.

@@ -367,7 +367,7 @@ impl Foundation {
             reply_timeout: config.reply_timeout,
             access_log: config.access_log,
             lists: components.console.clone().map(|console| Arc::new(ConsoleLists(console)) as Arc<dyn Lists>),
-            history: components.console.as_ref().map(|_| Arc::new(self.history())),
+            history: components.console.as_ref().map(|_| Arc::new(self.history(components.snapshots.as_ref()))),
             recoveries: bridge::Recoveries::default(),
             sessions: bridge::Sessions::default(),
             process_id: uuid::Uuid::new_v4().simple().to_string(),
@@ -383,8 +383,9 @@ impl Foundation {
         }
     }
 
-    /// The journal, to be read beside those who write it.
-    fn history(&self) -> HistoryReader {
+    /// The journal, to be read beside those who write it, and copies of the states that
+    /// partitions of this process have made of it.
+    fn history(&self, snapshots: Option<&Snapshots>) -> HistoryReader {
         let place = match &self.log {
             Log::Kafka(_) => LogSource::Brokers(self.log.clone()),
             log => LogSource::Own(log.clone()),
@@ -398,7 +399,11 @@ impl Foundation {
             repository: repository(&self.config),
             shared: self.shared.clone(),
         };
-        let history = JournalHistory { source, starts: Starts::default(), has_test_clock: self.options.test_clock };
+        let starts = snapshots.map_or_else(Starts::default, |snapshots| {
+            let stores = snapshots.stores().clone();
+            Starts::with_copies(Box::new(move |partition, end| stores.copy(partition, end)))
+        });
+        let history = JournalHistory { source, starts, has_test_clock: self.options.test_clock };
         HistoryReader { history: Arc::new(history), turns: tokio::sync::Semaphore::new(bridge::history::MAX_READERS) }
     }
 

@@ -252,6 +252,16 @@ async fn every_version_of_a_survey_says_when_and_by_whom() {
     }
 }
 
+/// What the engine has counted: records, decisions and rejects.
+async fn engine_counts(server: &Server) -> Vec<String> {
+    let text = String::from_utf8_lossy(&server.get("/metrics").await.bytes).into_owned();
+    let counts = ["askwhen_engine_records_total", "askwhen_engine_decisions_total", "askwhen_engine_rejects_total"];
+    let lines = text.lines().filter(|line| counts.iter().any(|name| line.starts_with(name)));
+    let lines: Vec<String> = lines.map(str::to_owned).collect();
+    assert!(lines.len() > counts.len(), "{text}");
+    lines
+}
+
 /// A server keeps the states that it has begun with, and passes over the records of others;
 /// the command line begins anew each time. Both say the same of every moment, before and
 /// behind every snapshot.
@@ -279,13 +289,18 @@ async fn explanations_over_http_are_those_of_the_command_line() {
             assert_eq!(taken.status, 200, "{}", taken.body);
         }
         // A third of them each time, so that each user is explained before and behind snapshots.
-        let all = USERS.iter().flat_map(|user| moments.iter().map(move |at| (*user, at)));
-        for (user, at) in all.skip(round % 3).step_by(3) {
+        let all = USERS.iter().flat_map(|user| moments.iter().map(move |at| (*user, Some(at.as_str()))));
+        let present = USERS.iter().map(|user| (*user, None));
+        for (user, at) in all.skip(round % 3).step_by(3).chain(present) {
             let name: String = url::form_urlencoded::byte_serialize(user.as_bytes()).collect();
-            let name = name.replace('+', "%20");
-            let mut by_http = server.get(&format!("/v1/users/{name}/explain?trigger=Main&at={at}")).await.body;
+            let at_moment = at.map_or_else(String::new, |at| format!("&at={at}"));
+            let path = format!("/v1/users/{}/explain?trigger=Main{at_moment}", name.replace('+', "%20"));
+            let counted = engine_counts(&server).await;
+            let mut by_http = server.get(&path).await.body;
+            assert_eq!(engine_counts(&server).await, counted, "what is looked at again counts once");
+            let at = by_http["at"].as_str().unwrap().to_owned();
             let arguments =
-                ["--data-dir", "data", "--output", "json", "explain", user, "--trigger", "Main", "--at", at];
+                ["--data-dir", "data", "--output", "json", "explain", user, "--trigger", "Main", "--at", &at];
             let (code, out, error) = askwhen(server.dir.path(), &arguments);
             assert_eq!(code, Some(0), "{error}");
             let mut by_verb: Value = serde_json::from_str(&out).unwrap();

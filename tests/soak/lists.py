@@ -480,9 +480,12 @@ def explain(server):
     print(f"explained {len(users)} users, {totals / len(users):.0f} records read for each; median {sorted(times)[len(times) // 2] * 1000:.0f} ms")
     within("p95 of an explanation over HTTP", p95(times), 0.3)
     for user in dice.sample(users, 5):
-        at = reader.get(f"/v1/users/{user}/explain?trigger=Main")[0]["at"]
-        said, _ = reader.get(f"/v1/users/{user}/explain?trigger=Main&at={urllib.parse.quote(at)}")
-        same(user, said, explained_by_verb(user, "Main", at))
+        present = reader.get(f"/v1/users/{user}/explain?trigger=Main")[0]
+        at = present["at"]
+        past, _ = reader.get(f"/v1/users/{user}/explain?trigger=Main&at={urllib.parse.quote(at)}")
+        by_verb = explained_by_verb(user, "Main", at)
+        same(user, past, dict(by_verb))
+        same(user, present, by_verb)
     print("holds: the command line explains the same", flush=True)
 
 

@@ -18,6 +18,7 @@ use askwhen_domain::json::Json;
 use askwhen_domain::refs::{SurveyKey, UserRef};
 use askwhen_domain::user::{MAX_ALIASES, User};
 use askwhen_partition::{Effects, EngineReply, Failure, Outgoing, Output, RecordContext};
+use askwhen_process::metrics::Metrics;
 use askwhen_wire::record::{AliasAction, AliasRequest, AliasStep, DecodeError, Internal, MergedState};
 use askwhen_wire::state;
 
@@ -179,7 +180,7 @@ fn absorb(
     let project = engine.table.definitions.project(user.project).unwrap_or(&engine.empty).clone();
     let (applied, holds) = apply::absorb(context(at, user, &project), before, alias, theirs, &granted);
     let mut effects = accepted(false);
-    effects.outputs.extend(report_left_out(at, user, alias, &applied.out.left_out));
+    effects.outputs.extend(report_left_out(engine.metrics(), at, user, alias, &applied.out.left_out));
     for (survey_id, until) in holds {
         let messages = engine.quotas.allocator.move_hold_in(&key(&survey_id), until, *from, at.now);
         forward_quota_messages(messages, &mut effects);
@@ -195,18 +196,26 @@ fn absorb(
 
 /// Attributes that are lost with a merge are told of by their names: whoever has made the
 /// alias has been answered that it was taken.
-fn report_left_out(at: RecordContext<'_>, user: UserRef<'_>, alias: &str, left_out: &[String]) -> Option<Output> {
+fn report_left_out(
+    metrics: Option<&Metrics>,
+    at: RecordContext<'_>,
+    user: UserRef<'_>,
+    alias: &str,
+    left_out: &[String],
+) -> Option<Output> {
     if left_out.is_empty() {
         return None;
     }
     let (reason, count) = ("attributes_too_large", left_out.len());
-    tracing::warn!(
-        partition = at.origin.partition,
-        offset = at.origin.offset,
-        count,
-        "attributes of an alias were left out: a user has at most 32 KiB of them"
-    );
-    askwhen_process::metrics::get().engine_rejects.with_label_values(&[reason]).inc();
+    if let Some(metrics) = metrics {
+        tracing::warn!(
+            partition = at.origin.partition,
+            offset = at.origin.offset,
+            count,
+            "attributes of an alias were left out: a user has at most 32 KiB of them"
+        );
+        metrics.engine_rejects.with_label_values(&[reason]).inc();
+    }
     let detail = format!("{count} attributes of an alias were left out: a user has at most 32 KiB of them");
     let raw = Json::of(&serde_json::json!({"user_id": user.user_id, "alias": alias, "left_out": left_out}));
     Some(outputs::unheard_refusal(at, reason, &detail, &raw))

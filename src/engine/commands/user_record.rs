@@ -15,7 +15,9 @@ use askwhen_wire::record::Internal;
 /// # Errors
 /// When the store cannot be read.
 pub fn apply(engine: &mut Engine, at: RecordContext<'_>, record: &Record<'_>) -> Result<Effects, Failure> {
-    askwhen_process::metrics::get().engine_records.with_label_values(&[record.body.kind()]).inc();
+    if let Some(metrics) = engine.metrics() {
+        metrics.engine_records.with_label_values(&[record.body.kind()]).inc();
+    }
     if askwhen_process::fault::mutant("skip_dedupe") && record.event_id.is_some() {
         return apply(engine, at, &Record { event_id: None, ..record.clone() });
     }

@@ -216,7 +216,7 @@ impl GroupReader<'_> {
         let ours = |decoded: &Decoded<'_>, _: Option<&Forward>| self.together || concerns(decoded, project);
         let base = &mut parts[i].base;
         base.replayer.play(record, &ours)?;
-        let as_it_was = base.replayer.machine_mut().take_watched();
+        let as_it_was = base.replayer.machine_mut().take_captured();
         base.settle()?;
         if !forked {
             return Ok(());
@@ -308,7 +308,7 @@ impl GroupReader<'_> {
         let mut decisions = Vec::new();
         let mut queue = VecDeque::from([(i, effects)]);
         while let Some((i, effects)) = queue.pop_front() {
-            let items = parts[i].tried[v].replayer.machine_mut().take_watched();
+            let items = parts[i].tried[v].replayer.machine_mut().take_captured();
             for decision in tallies.tried[v].count(&items) {
                 let Some(offered) = decision.survey.clone() else { continue };
                 let user_id = decision.user_id.clone();

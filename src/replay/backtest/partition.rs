@@ -37,8 +37,8 @@ impl PartitionRun {
     ) -> Result<PartitionRun, Error> {
         // All partitions may be read as one group.
         let runs = source.partitions as usize * (plan.versions.len() + 1);
-        let mut engine = Engine::open(store.clone(), partition, source.partitions, CACHED_BYTES / runs)?;
-        engine.watch(&plan.project);
+        let mut engine = Engine::open_for_replay(store.clone(), partition, source.partitions, CACHED_BYTES / runs)?;
+        engine.capture_outputs(&plan.project);
         Ok(PartitionRun {
             replayer: Replayer::new(look_ahead::admission(source, partition, &meta)?, meta, engine),
             store,

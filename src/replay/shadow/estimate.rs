@@ -85,7 +85,7 @@ fn gaps(start: u64, from: u64, decisions_start: u64) -> Vec<String> {
 fn trial(source: &Source, partition: u32, begin: StartingState) -> Result<f64, Error> {
     let StartingState { store, meta, .. } = begin;
     let next = meta.next;
-    let engine = Engine::open(store, partition, source.partitions, CACHED_BYTES)?;
+    let engine = Engine::open_for_replay(store, partition, source.partitions, CACHED_BYTES)?;
     let mut replayer = Replayer::new(source.rules(partition), meta, engine);
     let mut journal_reader = source.journal_reader(TopicPartition { topic: Topic::Events, partition }, next);
     let (started, mut records) = (Instant::now(), 0);

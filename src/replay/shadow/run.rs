@@ -102,8 +102,12 @@ impl Shadow {
             notes.compare(one.offset, &one.id, &bytes::Bytes::from(one.value))?;
         }
         notes.recorded.forget(next);
-        let engine =
-            Engine::open(store.clone(), partition, source.partitions, CACHED_BYTES / source.partitions as usize)?;
+        let engine = Engine::open_for_replay(
+            store.clone(),
+            partition,
+            source.partitions,
+            CACHED_BYTES / source.partitions as usize,
+        )?;
         let mut replayer = Replayer::new(look_ahead::admission(source, partition, &meta)?, meta, engine);
         let mut journal_reader = source.journal_reader(TopicPartition { topic: Topic::Events, partition }, next);
         let mut written = Instant::now();
