@@ -167,9 +167,16 @@ pub struct MergedState {
     /// The user to whom the state was sent first.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub user_id: String,
-    /// The aliases that have passed the state on since.
+    /// The aliases that have passed the state on since it was sent, or came back.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub passed: Vec<String>,
+    /// How often it has come back to its name, and gone on.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub returns: u32,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -22,6 +22,9 @@ use askwhen_process::metrics::Metrics;
 use askwhen_wire::record::{AliasAction, AliasRequest, AliasStep, DecodeError, Internal, MergedState};
 use askwhen_wire::state;
 
+/// How often the state of an alias goes round before its name becomes a user again.
+const MAX_RETURNS: u32 = 8;
+
 /// Handles a request, once: a copy of an old record must not link a name that has been used
 /// anew since.
 ///
@@ -82,7 +85,8 @@ pub fn step(engine: &mut Engine, at: RecordContext<'_>, step: AliasStep) -> Resu
         }
         (AliasAction::Merge(merged), Some(owner)) if name == alias => {
             if !is_chosen(&name, &merged)? {
-                return Ok(go_on(owner, AliasAction::Merge(MergedState { passed: Vec::new(), ..merged })));
+                let (passed, returns) = (Vec::new(), merged.returns + 1);
+                return Ok(go_on(owner, AliasAction::Merge(MergedState { passed, returns, ..merged })));
             }
             let mut bare = User::default();
             bare.overflowed = true;
@@ -138,8 +142,12 @@ pub fn step(engine: &mut Engine, at: RecordContext<'_>, step: AliasStep) -> Resu
 
 /// Whether a name becomes a user again. Its state has come back to it: it and the names by
 /// which the state came have become aliases of each other at once, so that none of them is a
-/// user. One has to be, and only one: the one whose state has the first of these names.
+/// user. One has to be, and only one: the one whose state has the first of these names. None
+/// goes round for ever, whatever has become of that one.
 fn is_chosen(name: &str, merged: &MergedState) -> Result<bool, Failure> {
+    if merged.returns >= MAX_RETURNS {
+        return Ok(true);
+    }
     let first = merged.passed.iter().map(String::as_str).chain([name]).min();
     let state = decode(&merged.state)?;
     Ok(first.is_some_and(|first| first == name || state.is_known_as(first)))
@@ -158,7 +166,14 @@ fn depart(engine: &mut Engine, at: RecordContext<'_>, name: UserRef<'_>, owner: 
     }
     engine.users.put(name.project, name.user_id, left);
     let state = STANDARD.encode(state::encode(&state));
-    Ok(MergedState { state, from: at.origin.partition, epochs, user_id: owner.to_owned(), passed: Vec::new() })
+    Ok(MergedState {
+        state,
+        from: at.origin.partition,
+        epochs,
+        user_id: owner.to_owned(),
+        passed: Vec::new(),
+        returns: 0,
+    })
 }
 
 /// Merges the state of an alias into its user.
@@ -250,4 +265,39 @@ fn taken() -> Effects {
 fn refused(code: &'static str, detail: &str) -> Effects {
     let reply = EngineReply::Refused { code: code.into(), pointer: Some("/alias".into()), detail: detail.into() };
     Effects { reply: Some(reply), ..Effects::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_names_without_a_user_the_first_ones_state_makes_one_and_no_state_goes_round_for_ever() {
+        let of = |aliases: &[&str], returns: u32| {
+            let mut state = User::default();
+            let alias = |name: &&str| askwhen_domain::user::Alias { name: (*name).to_owned(), since: 0 };
+            state.identity_mut().aliases = aliases.iter().map(alias).collect();
+            MergedState {
+                state: STANDARD.encode(state::encode(&state)),
+                from: 0,
+                epochs: BTreeMap::new(),
+                user_id: "b".into(),
+                passed: vec!["b".into(), "a".into()],
+                returns,
+            }
+        };
+        for (name, aliases, returns, chosen) in [
+            ("a", &[][..], 0, true),
+            ("c", &[], 0, false),
+            ("c", &["x"], MAX_RETURNS - 1, false),
+            ("c", &["a"], 0, true),
+            ("c", &[], MAX_RETURNS, true),
+        ] {
+            assert_eq!(
+                is_chosen(name, &of(aliases, returns)).expect("readable"),
+                chosen,
+                "{name} {aliases:?} {returns}"
+            );
+        }
+    }
 }
