@@ -78,13 +78,14 @@ pub fn apply_response(value: &[u8], source: RecordPosition, round: &mut Round<'_
     let (id, at, happened_at) = (data.response_id.clone(), data.created_at, data.updated_at);
     let before = round.response(&id)?;
     // It is a copy, or older than the row.
-    if before.is_some_and(|kept| kept.source > source) {
+    if before.is_some_and(|kept| kept.source.partition == source.partition && kept.source > source) {
         return Ok(ReadOutcome::Read);
     }
-    let before = before.map(|kept| kept.response.clone());
+    let before = before.cloned();
     let (batch, survey) = (&mut round.batch, SurveyRef::new(&data.project, &data.survey_id));
     if !data.answers.is_empty() {
-        stats::count_fact(batch, survey, OfferFact { at: happened_at, name: "answered", id: &id })?;
+        // The first answer's time, whichever record is read first.
+        stats::count_fact(batch, survey, OfferFact { at, name: "answered", id: &id })?;
     }
     if kind == EventType::Completed {
         stats::count_fact(batch, survey, OfferFact { at: happened_at, name: "completed", id: &id })?;
@@ -93,16 +94,34 @@ pub fn apply_response(value: &[u8], source: RecordPosition, round: &mut Round<'_
     if erased::is_erased_in(batch, UserRef::new(&data.project, &data.user_id), source)? {
         return Ok(ReadOutcome::Read);
     }
-    if let Some(before) = &before {
-        tallies::count(batch, before, -1)?;
-    }
-    let response = match before {
-        Some(before) => data.merged_over(before),
-        None => data,
+    let row = StoredResponse { at, source, response: data };
+    let Some(before) = before else {
+        tallies::count(batch, &row.response, 1)?;
+        round.put_response(row);
+        return Ok(ReadOutcome::Read);
     };
-    tallies::count(batch, &response, 1)?;
-    round.put_response(StoredResponse { at, source, response });
+    tallies::count(batch, &before.response, -1)?;
+    let (newer, older) = if is_newer(&before, &row) { (before, row) } else { (row, before) };
+    // It is listed under one name, as an erasure of that name takes it.
+    if newer.response.user_id != older.response.user_id {
+        let user = UserRef::new(&older.response.project, &older.response.user_id);
+        let [_, of_user] = order::places(List::Responses, user, older.at, &id);
+        batch.remove_from_index(of_user);
+    }
+    let row = StoredResponse { response: newer.response.merged_over(older.response), ..newer };
+    tallies::count(batch, &row.response, 1)?;
+    round.put_response(row);
     Ok(ReadOutcome::Read)
+}
+
+/// Whether a record of a response is newer than another. A response that was begun under an
+/// alias goes on in the partition of its user, and partitions are read in any order.
+fn is_newer(one: &StoredResponse, other: &StoredResponse) -> bool {
+    if one.source.partition == other.source.partition {
+        return one.source > other.source;
+    }
+    let order = |row: &StoredResponse| (row.response.completed, row.response.updated_at, row.source);
+    order(one) > order(other)
 }
 
 /// The values of a decision that filters compare: its reason, and every survey that was

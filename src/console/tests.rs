@@ -481,6 +481,45 @@ fn what_was_sent_again_is_known_in_whatever_order_it_is_read() {
     }
 }
 
+/// A response that is begun under an alias goes on in the partition of its user, of a higher
+/// or a lower number, and either may be read first.
+#[test]
+fn a_response_of_two_names_is_the_newer_ones_in_whatever_order_it_is_read() {
+    let of = |user_id: &str, completed: bool, at: Millis| Data {
+        user_id: user_id.into(),
+        completed,
+        created_at: NOW,
+        updated_at: at,
+        response_id: "r".into(),
+        survey_id: "s".into(),
+        test: false,
+        ..Data::sample("default", at)
+    };
+    for (first, second, later) in [(0, 1, 5), (1, 0, 5), (0, 1, 0), (1, 0, 0)] {
+        let records = [
+            (EventType::Answered, of("anon", false, NOW), RecordPosition { partition: first, offset: 9 }),
+            (EventType::Completed, of("ann", true, NOW + later), RecordPosition { partition: second, offset: 3 }),
+        ];
+        let rows = [[0, 1], [1, 0]].map(|order| {
+            let store = Arc::new(Store::Memory(Memory::default()));
+            for (kind, data, source) in order.map(|n| &records[n]) {
+                let bytes = topics::encode(&topics::ResponseRecord::of(*kind, data.updated_at, data));
+                take_in(&store, |round| kept::apply_response(&bytes, *source, round).map(|_| ()));
+            }
+            let console = Console::over(store.clone());
+            let listed = |user_id: &str| {
+                let filter = Filter { user_id: Some(user_id.into()), ..Filter::default() };
+                console.list(List::Responses, "default", &filter, PageRequest::first(9)).expect("readable").rows
+            };
+            let (anon, ann) = (listed("anon"), listed("ann"));
+            assert_eq!((anon.len(), ann.len()), (0, 1), "{first}, {second}, {later}");
+            assert_eq!((&ann[0]["user_id"], &ann[0]["completed"]), (&json!("ann"), &json!(true)));
+            [families::ENTRIES, families::INDEX].map(|family| store.ascending(family, &[], 99).expect("readable"))
+        });
+        assert_eq!(rows[0], rows[1], "{first}, {second}, {later}");
+    }
+}
+
 #[test]
 fn what_is_too_old_goes_oldest_first_in_the_lists_of_every_project() {
     let store = Arc::new(Store::Memory(Memory::default()));
