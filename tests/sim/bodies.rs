@@ -18,6 +18,13 @@ pub const OPEN: &str = "open";
 /// of it before others come.
 pub const SCARCE: &str = "scarce";
 pub const MAX_COMPLETED: u64 = 4;
+/// A survey of many forms that nobody holds to anything but that it is decided the same
+/// again, and answered along its paths.
+pub const NOISE: &str = "noise";
+/// The question of the survey of many forms that comes after any answer to the first but
+/// [`LAST_ANSWER`].
+pub const MORE: &str = "more";
+pub const LAST_ANSWER: &str = "a0";
 /// Shown where the survey of many forms is not: its caps hold, and whoever crashes it is
 /// decided the same again.
 pub const CAPPED: &str = "capped";
@@ -54,8 +61,6 @@ fn survey(id: &str) -> Value {
     body
 }
 
-/// A survey of many forms that nobody holds to anything but that it is decided
-/// the same again.
 fn noise(variant: u8) -> Value {
     let activate = match variant % 5 {
         0 => json!({"event": "noise"}),
@@ -65,11 +70,13 @@ fn noise(variant: u8) -> Value {
         _ => json!({"absence": {"after": {"event": "noise"}, "without": {"event": "woke"}, "for": "2m"}}),
     };
     let limit = if variant % 3 == 1 { json!(u32::from(variant) + 1) } else { json!(null) };
-    json!({"survey_id": "noise", "name": format!("N{variant}"), "status": "active", "priority": variant, "activate": activate,
+    json!({"survey_id": NOISE, "name": format!("N{variant}"), "status": "active", "priority": variant, "activate": activate,
         "expires_after": "2h", "sampling": {"percent": 70}, "limits": {"max_completed": limit},
         "cancel_on": if variant.is_multiple_of(2) { json!([{"event": "tick"}]) } else { json!([]) },
         "show_on": [{"trigger": "T-noise"}], "frequency": {"repeat": "every_activation", "global_cooldown": "ignore"},
-        "questions": [{"question_id": "q", "type": "text", "text": "?"}]})
+        "questions": [
+            {"question_id": "q", "type": "text", "text": "?", "next": [{"when": {"op": "eq", "value": LAST_ANSWER}, "goto": "end"}]},
+            {"question_id": MORE, "type": "text", "text": "More?"}]})
 }
 
 fn capped() -> Value {
@@ -131,7 +138,7 @@ pub fn first(now: i64) -> Vec<Internal> {
 }
 
 pub fn define_noise(variant: u8, asked: (i64, u64)) -> Internal {
-    define(Kind::Survey, "noise", &checked_survey(noise(variant)), asked)
+    define(Kind::Survey, NOISE, &checked_survey(noise(variant)), asked)
 }
 
 /// The endpoint whose definition keeps changing.

@@ -21,7 +21,10 @@ use askwhen_wire::topic::Topic;
 use askwhen_wire::topics::{AttemptEnd, AttemptRecord, DeliveryRecord, ID_HEADER, SOURCE_HEADER};
 use serde_json::Value;
 
-use crate::bodies::{CAPPED, CAPPED_COMPLETIONS, CAPPED_DISPLAYS, CAPPED_WITHIN_MS, MAX_COMPLETED, PROJECT, SCARCE};
+use crate::bodies::{
+    CAPPED, CAPPED_COMPLETIONS, CAPPED_DISPLAYS, CAPPED_WITHIN_MS, LAST_ANSWER, MAX_COMPLETED, MORE, NOISE, PROJECT,
+    SCARCE,
+};
 use crate::machine::{every_topic, key};
 use crate::medium::{INCARNATION, Medium};
 use crate::model::{self, Expected, Verdict};
@@ -190,7 +193,7 @@ fn decisions(outputs: &Found, expected: &Expected) -> Result<(), String> {
             return Err(format!("P5, P6: trigger {id} ought to give {verdict:?}, and gave {decision}"));
         }
     }
-    match open.first() {
+    match open.difference(&expected.overtaken.iter().collect()).next() {
         Some(id) => Err(format!("trigger {id} is not decided: {:?}", expected.decisions[*id])),
         None => Ok(()),
     }
@@ -205,7 +208,9 @@ fn completions(outputs: &Found, expected: &Expected) -> Result<(), String> {
             scarce += 1;
         } else if response["data"]["survey_id"] == CAPPED {
             capped += 1;
-        } else if response["data"]["survey_id"] != "noise" {
+        } else if response["data"]["survey_id"] == NOISE {
+            branched(&response["data"])?;
+        } else {
             completed.insert(id);
         }
     }
@@ -233,6 +238,15 @@ fn completions(outputs: &Found, expected: &Expected) -> Result<(), String> {
         return Err(format!("P7: completions missing {missing:?}, made up {made_up:?}"));
     }
     Ok(())
+}
+
+/// What is complete has an answer to every question that its answers lead to, and to no other.
+fn branched(data: &Value) -> Result<(), String> {
+    let answers = data["answers"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let given: Vec<&str> = answers.iter().filter_map(|answer| answer["question_id"].as_str()).collect();
+    let is_last = answers.first().is_some_and(|answer| answer["value"] == LAST_ANSWER);
+    let path: &[&str] = if is_last { &["q"] } else { &["q", MORE] };
+    if given == path { Ok(()) } else { Err(format!("a completion is not along its path: {data}")) }
 }
 
 /// What is no valid record is a reject with its coordinates (P13, P20).

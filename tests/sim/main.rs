@@ -34,6 +34,8 @@ use ops::Op;
 use world::{Shape, World};
 
 const SEEDS: u64 = 50;
+/// A long list says so often how far it is.
+const TOLD_EVERY: usize = 50_000;
 /// Longer lists, and many more seeds, are for `script/soak`.
 const STEPS: usize = 10_000;
 
@@ -45,11 +47,11 @@ fn number(name: &str) -> Option<u64> {
 fn shape(seed: u64) -> Shape {
     let (partitions, machines, on_disk) =
         [(3, 1, false), (2, 2, false), (3, 3, false), (2, 1, true), (3, 1, true)][(seed % 5) as usize];
-    Shape { partitions, machines, on_disk, seed }
+    Shape { partitions, machines, on_disk, has_aliases: seed.is_multiple_of(3), seed }
 }
 
 fn operations(seed: u64, steps: usize) -> Vec<Op> {
-    let mut ops = ops::list(seed, steps, shape(seed).machines as u8, shape(seed).on_disk);
+    let mut ops = ops::list(seed, steps, shape(seed));
     ops.push(Op::Calm { check: true });
     ops
 }
@@ -61,6 +63,9 @@ fn run(seed: u64, ops: &[Op]) -> Result<World, (usize, String)> {
         let mut world = World::new(shape(seed)).map_err(|why| (0, why))?;
         for (n, op) in ops.iter().enumerate() {
             at = n;
+            if n > 0 && n.is_multiple_of(TOLD_EVERY) {
+                println!("seed {seed}: {n} operations are done");
+            }
             world.perform(*op).map_err(|why| (n, why))?;
         }
         Ok(world)

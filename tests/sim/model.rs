@@ -7,11 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use askwhen_domain::id::{self, Origin};
 use askwhen_domain::record::{Body, Record, Target};
 use askwhen_domain::time::{HOUR, MINUTE, Millis};
-use askwhen_wire::record::{self, BOUND_MAC_HEADER, Decoded, Internal};
+use askwhen_wire::record::{self, AliasAction, AliasStep, BOUND_MAC_HEADER, Decoded, Erase, Internal};
 
 use crate::bodies::{OFFER_TTL_MS, ONCE, OPEN, PROJECT, SURVEYS, THIRD, trigger_of};
 use crate::medium::INCARNATION;
-use crate::world::FORGED;
+use crate::world::{ALIASED, FORGED};
 
 const WINDOW: Millis = 100 * HOUR;
 const OFFER_KNOWN: Millis = 24 * HOUR;
@@ -36,6 +36,9 @@ pub struct Expected {
     pub decisions: BTreeMap<String, Verdict>,
     /// Offers that are completed.
     pub completed: BTreeSet<String>,
+    /// Event ids of triggers that came back to their name when it had been erased: they are
+    /// gone with it.
+    pub overtaken: BTreeSet<String>,
     /// Users of whom nothing is known after an erasure.
     pub gone: BTreeSet<String>,
 }
@@ -76,6 +79,7 @@ pub fn fold(journals: &[Vec<askwhen_log::Record>]) -> Expected {
     for (partition, journal) in (0..).zip(journals) {
         let mut now = 0;
         let mut taken: BTreeMap<u32, u64> = BTreeMap::new();
+        let mut erased: BTreeMap<String, Millis> = BTreeMap::new();
         for record in journal {
             now = now.max(record.appended_at);
             let trusted = record.header(BOUND_MAC_HEADER).is_some() && record.header(FORGED).is_none();
@@ -93,13 +97,27 @@ pub fn fold(journals: &[Vec<askwhen_log::Record>]) -> Expected {
                             continue;
                         }
                         *last = forward.seq;
-                        let inner = record::decode(Some(forward.value.as_str().as_bytes()), forward.trusted);
-                        if let Ok(Decoded::User(record)) = inner {
-                            let user = users.entry(record.user_id.to_string()).or_default();
-                            take(user, &record, place, &mut expected);
+                        match record::decode(Some(forward.value.as_str().as_bytes()), forward.trusted) {
+                            Ok(Decoded::User(record)) => {
+                                let came = forward.passed_on.filter(|passed_on| passed_on.name == record.user_id);
+                                if came.is_some_and(|came| erased.get(&came.name) >= Some(&came.at)) {
+                                    expected.overtaken.extend(record.event_id.as_deref().map(str::to_owned));
+                                }
+                                let user = users.entry(record.user_id.to_string()).or_default();
+                                take(user, &record, place, &mut expected);
+                            }
+                            Ok(Decoded::Internal(internal)) => match *internal {
+                                Internal::Erase(Erase { user_id: name, .. })
+                                | Internal::AliasStep(AliasStep { at: name, action: AliasAction::Forget(_), .. }) => {
+                                    erased.insert(name, now);
+                                }
+                                _ => {}
+                            },
+                            Err(_) => {}
                         }
                     }
                     Internal::Erase(erase) if owns(&erase.user_id) && (now - erase.asked_at).abs() <= REQUEST_LIFE => {
+                        erased.insert(erase.user_id.clone(), now);
                         let user = users.entry(erase.user_id).or_default();
                         let seen = std::mem::take(&mut user.seen);
                         *user = User { seen, erased: true, ..User::default() };
@@ -110,7 +128,9 @@ pub fn fold(journals: &[Vec<askwhen_log::Record>]) -> Expected {
             }
         }
     }
-    expected.gone = users.into_iter().filter(|(_, user)| user.erased).map(|(id, _)| id).collect();
+    // What becomes of names that become each other's is not worked out here.
+    let gone = users.into_iter().filter(|(id, user)| user.erased && !id.starts_with(ALIASED));
+    expected.gone = gone.map(|(id, _)| id).collect();
     expected
 }
 

@@ -3,6 +3,7 @@
 //! comes: so a list stays meaningful when some of it is left out.
 
 use crate::chance::Chance;
+use crate::world::Shape;
 
 /// How a receiver answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +55,11 @@ pub enum Op {
     },
     Erase {
         user: u8,
+    },
+    /// One of the names that become each other's becomes an alias of another.
+    Alias {
+        user: u8,
+        alias: u8,
     },
     /// An earlier request once more, under its own id.
     Again {
@@ -168,8 +174,8 @@ pub enum Op {
 
 /// Which operations a seed prefers: each seed leaves some out, so that what
 /// needs many of the others happens, too.
-fn weights(chance: &mut Chance, processes: u8, on_disk: bool) -> Vec<(u64, u8)> {
-    let several = u64::from(processes > 1);
+fn weights(chance: &mut Chance, shape: Shape) -> Vec<(u64, u8)> {
+    let (several, on_disk) = (u64::from(shape.machines > 1), shape.on_disk);
     let mut all: Vec<(u64, u8)> = vec![
         (160, 0),
         (140, 1),
@@ -178,6 +184,7 @@ fn weights(chance: &mut Chance, processes: u8, on_disk: bool) -> Vec<(u64, u8)> 
         (80, 4),
         (5, 5),
         (6, 6),
+        (12, 34),
         (50, 7),
         (6, 8),
         (4, 9),
@@ -205,6 +212,7 @@ fn weights(chance: &mut Chance, processes: u8, on_disk: bool) -> Vec<(u64, u8)> 
         (4 * u64::from(on_disk), 32),
         (2 * u64::from(on_disk), 33),
     ];
+    all.retain(|(_, kind)| *kind != 34 || shape.has_aliases);
     for (weight, kind) in &mut all {
         // Without these nothing moves.
         let needed = [0, 1, 11, 14, 15, 20, 24, 26, 29, 30].contains(kind);
@@ -223,9 +231,9 @@ const MINUTE: i64 = 60_000;
 const HOUR: i64 = 60 * MINUTE;
 
 /// The operations of a seed.
-pub fn list(seed: u64, count: usize, processes: u8, on_disk: bool) -> Vec<Op> {
+pub fn list(seed: u64, count: usize, shape: Shape) -> Vec<Op> {
     let mut chance = Chance::new(seed);
-    let weights = weights(&mut chance, processes, on_disk);
+    let weights = weights(&mut chance, shape);
     let years_at = (chance.below(4) == 0).then(|| chance.below(count as u64) as usize);
     // However long the list is, everything is looked at only a few times.
     let check_every = CALM_EVERY.max(count / 4);
@@ -237,7 +245,7 @@ pub fn list(seed: u64, count: usize, processes: u8, on_disk: bool) -> Vec<Op> {
             Op::Years { years: 10 }
         } else {
             let kind = chance.weighted(&weights);
-            one(kind, &mut chance, on_disk)
+            one(kind, &mut chance, shape.on_disk)
         };
         ops.push(op);
     }
@@ -303,6 +311,7 @@ fn one(kind: u8, chance: &mut Chance, on_disk: bool) -> Op {
         30 => Op::Learn { process: a },
         31 => Op::DiskError { after: a % 12, which: b },
         32 => Op::DiskRoom { megabytes: if chance.percent(60) { 0 } else { a } },
+        34 => Op::Alias { user: a, alias: b },
         33 => Op::Flip { file: a, byte: chance.below(1 << 20) as u32, bit: b % 8 },
         _ => unreachable!("no such kind"),
     }

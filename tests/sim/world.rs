@@ -7,7 +7,7 @@ mod processes;
 mod receivers;
 mod rest;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +18,8 @@ use askwhen_partition::Signer;
 use askwhen_store::Store;
 use askwhen_wire::topics::Source;
 use tokio::sync::oneshot;
+
+pub use clients::ALIASED;
 
 use crate::bodies;
 use crate::machine::{Machine, key};
@@ -68,6 +70,8 @@ pub struct Shape {
     pub machines: usize,
     /// The log is one machine's, on a disk of its own.
     pub on_disk: bool,
+    /// Some names become each other's. It leaves fewer users to be asked of quotas.
+    pub has_aliases: bool,
     pub seed: u64,
 }
 
@@ -101,6 +105,9 @@ pub struct World {
     pub stepped: bool,
     /// Offers by user, as the decisions tell them.
     offers: BTreeMap<String, Vec<String>>,
+    /// Offers of the survey of many forms, in which answers lead to different questions.
+    branching: BTreeSet<String>,
+    has_aliases: bool,
     /// Deliveries that have ended on record, and when that was seen.
     ended: BTreeMap<String, usize>,
     erased: BTreeMap<String, Vec<Erased>>,
@@ -110,7 +117,7 @@ pub struct World {
 impl World {
     /// # Errors
     /// When the beginning itself does not work.
-    pub fn new(Shape { partitions, machines, on_disk, seed }: Shape) -> Result<World, String> {
+    pub fn new(Shape { partitions, machines, on_disk, has_aliases, seed }: Shape) -> Result<World, String> {
         let medium = if on_disk { Medium::disk(seed, partitions) } else { Medium::brokers(partitions, BEGINNING) };
         let mut world = World {
             medium,
@@ -133,6 +140,8 @@ impl World {
             zombies: false,
             stepped: false,
             offers: BTreeMap::new(),
+            branching: BTreeSet::new(),
+            has_aliases,
             ended: BTreeMap::new(),
             erased: BTreeMap::new(),
             observed: BTreeMap::new(),
@@ -162,6 +171,7 @@ impl World {
             | Op::Answer { .. }
             | Op::Attributes { .. }
             | Op::Erase { .. }
+            | Op::Alias { .. }
             | Op::Again { .. }
             | Op::Define { .. }
             | Op::Endpoint { .. }

@@ -5,10 +5,16 @@ use crate::bodies::{self, EVENTS, SURVEYS, trigger_of};
 use crate::ops::Op;
 use askwhen_domain::id;
 use askwhen_log::{Ack, NewRecord, TopicPartition};
-use askwhen_wire::record::{Erase, Internal};
+use askwhen_wire::record::{AliasRequest, Erase, Internal};
 use askwhen_wire::topic::Topic;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
+
+/// Users from this number on have names that become each other's.
+const ALIASED_FROM: u8 = 208;
+const ALIASED_NAMES: u8 = 5;
+/// How such names begin.
+pub const ALIASED: &str = "a";
 
 impl World {
     pub(super) fn append(&mut self, partition: u32, new: NewRecord, repeatable: bool) {
@@ -43,14 +49,30 @@ impl World {
         self.append(partition, NewRecord { key, headers: Vec::new(), value }, true);
     }
 
-    /// Some users are asked of quotas alone: they may have to wait for a grant.
+    /// Some users are asked of quotas alone: they may have to wait for a grant. Others have
+    /// names that become each other's: these are asked of the survey of many forms, about which
+    /// the naive model says nothing.
     pub(super) fn user(&self, user: u8, scarce: bool) -> String {
+        if self.is_aliased(user) {
+            return self.aliased(user);
+        }
         let kind = if scarce { "q" } else { "u" };
         format!("{kind}{}-{}", self.generation, user % 7)
     }
 
+    fn is_aliased(&self, user: u8) -> bool {
+        self.has_aliases && user >= ALIASED_FROM
+    }
+
+    fn aliased(&self, user: u8) -> String {
+        format!("{ALIASED}{}-{}", self.generation, user % ALIASED_NAMES)
+    }
+
+    /// An offer of a user; of names that become each other's, of any of them.
     pub(super) fn offer(&self, user: &str, which: u8) -> Option<String> {
-        let offers = self.offers.get(user)?;
+        let names = (0..ALIASED_NAMES).map(|n| self.aliased(n)).filter(|_| user.starts_with(ALIASED));
+        let names: Vec<String> = names.chain((!user.starts_with(ALIASED)).then(|| user.to_owned())).collect();
+        let offers: Vec<&String> = names.iter().filter_map(|name| self.offers.get(name)).flatten().collect();
         offers.len().checked_sub(1 + usize::from(which)).map(|at| offers[at].clone())
     }
 
@@ -65,7 +87,8 @@ impl World {
                 self.user_record(&user, &value, misplaced);
             }
             Op::Ask { user, survey } => {
-                let which = usize::from(survey) % (SURVEYS.len() + 1);
+                let which =
+                    if self.is_aliased(user) { SURVEYS.len() } else { usize::from(survey) % (SURVEYS.len() + 1) };
                 let scarce = SURVEYS.get(which).is_none_or(|survey| *survey == bodies::SCARCE);
                 let user = self.user(user, scarce);
                 let trigger = SURVEYS.get(which).map_or("T-noise".to_owned(), |survey| trigger_of(survey));
@@ -76,7 +99,11 @@ impl World {
             Op::Displayed { user, which } => self.about_offer(user, which, "displayed", &json!({})),
             Op::Dismissed { user, which } => self.about_offer(user, which, "dismissed", &json!({})),
             Op::Answer { user, which, completed } => {
-                let answers = json!([{"question_id": "q", "value": format!("a{}", n % 3)}]);
+                let mut answers = vec![json!({"question_id": "q", "value": format!("a{}", n % 3)})];
+                let offer = self.offer(&self.user(user, user.is_multiple_of(3)), which);
+                if n.is_multiple_of(2) && offer.is_some_and(|offer| self.branching.contains(&offer)) {
+                    answers.push(json!({"question_id": bodies::MORE, "value": "more"}));
+                }
                 self.about_offer(user, which, "answers", &json!({"answers": answers, "completed": completed}));
             }
             Op::Attributes { user } => {
@@ -89,6 +116,15 @@ impl World {
                 let partition = id::partition_of(&user_id, self.partitions);
                 let erase = self.erase(user_id);
                 self.internal(partition, &erase);
+            }
+            Op::Alias { user, alias } => {
+                let (user_id, alias) = (self.aliased(user), self.aliased(alias));
+                if user_id != alias {
+                    let partition = id::partition_of(&user_id, self.partitions);
+                    let (project, request_id) = (bodies::PROJECT.into(), format!("alias-{n}"));
+                    let request = AliasRequest { project, user_id, alias, asked_at: self.now, request_id };
+                    self.internal(partition, &Internal::Alias(request));
+                }
             }
             Op::Again { which } => {
                 let from_end = usize::from(which) + 1;

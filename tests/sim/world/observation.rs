@@ -1,6 +1,7 @@
 //! What can be seen from outside: answers to requests, and what the topics tell.
 
 use super::{Erased, World};
+use crate::bodies::NOISE;
 use askwhen_log::TopicPartition;
 use askwhen_wire::topic::Topic;
 use askwhen_wire::topics::{AttemptRecord, DeliveryRecord, SOURCE_HEADER, Source};
@@ -44,6 +45,9 @@ impl World {
                     let value: Value = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
                     let user = value["user_id"].as_str().unwrap_or_default().to_owned();
                     if let Some(offer) = value["survey"]["offer_id"].as_str() {
+                        if value["survey"]["survey_id"] == NOISE {
+                            self.branching.insert(offer.to_owned());
+                        }
                         let offers = self.offers.entry(user).or_default();
                         if offers.last().is_none_or(|last| last != offer) {
                             offers.push(offer.to_owned());

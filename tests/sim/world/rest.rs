@@ -3,7 +3,9 @@
 use super::World;
 use crate::ops::Reply;
 use askwhen_domain::time::Millis;
+use askwhen_log::TopicPartition;
 use askwhen_partition::StopReason;
+use askwhen_wire::topic::Topic;
 
 impl World {
     /// Heals everything and lets it run until nothing is left to do.
@@ -27,7 +29,7 @@ impl World {
             }
         }
         let (mut idle, mut quiet) = (0, 0);
-        for _ in 0..20_000 {
+        for _ in 0..20_000 + self.journal_records() {
             self.step += 1;
             // A sync that failed before everything was healed is heard of when a later
             // write waits for it.
@@ -56,6 +58,12 @@ impl World {
             idle = 0;
         }
         Err(format!("it does not come to rest; deliveries that wait: {:?}", self.waiting()?))
+    }
+
+    /// A partition that has lost its state reads its journal again, a record or two in a round.
+    fn journal_records(&self) -> u64 {
+        let journals = (0..self.partitions).map(|partition| TopicPartition { topic: Topic::Events, partition });
+        journals.filter_map(|at| self.medium.bounds(at)).map(|bounds| bounds.end).sum()
     }
 
     /// Ends the process of a log that has failed, as a supervisor does. Returns whether it had.
