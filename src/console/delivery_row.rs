@@ -10,6 +10,7 @@ use askwhen_domain::time::Millis;
 use askwhen_domain::webhook::endpoint::EventType;
 use askwhen_domain::webhook::message::Delivery;
 use askwhen_wire::listing::{DeliveryCause, DeliveryPlace, Filter, List};
+use askwhen_wire::row;
 use askwhen_wire::topics::{AttemptEnd, AttemptRecord, SignedRequest};
 
 /// The status that is shown of a failed delivery which another replaces.
@@ -55,6 +56,13 @@ pub struct AttemptRow {
     pub error: Option<String>,
     pub response: Option<String>,
     pub signed: Option<SignedRequest>,
+}
+
+/// About how many bytes a row takes with one attempt.
+const ROW_BYTES: usize = 512;
+
+pub fn encode(delivery: &DeliveryRow) -> Vec<u8> {
+    row::encode(delivery, ROW_BYTES)
 }
 
 /// Decodes a row.

@@ -12,6 +12,7 @@ use askwhen_domain::refs::SurveyRef;
 use askwhen_domain::survey::question::QuestionType;
 use askwhen_domain::time::Millis;
 use askwhen_wire::listing::Filter;
+use askwhen_wire::row;
 use askwhen_wire::topics::DecisionRecord;
 use askwhen_wire::topics::response::ResponseBody;
 
@@ -34,7 +35,7 @@ pub fn read(bytes: &[u8]) -> Result<StoredDocument, Error> {
 }
 
 pub fn encode(document: &StoredDocument) -> Vec<u8> {
-    postcard::to_stdvec(document).expect("a row serialises")
+    row::encode(document, document.project.len() + document.user_id.len() + document.body.len())
 }
 
 /// A response as it is stored, decoded.

@@ -115,8 +115,7 @@ impl<'a> Round<'a> {
                 self.batch.remove_from_index(failures);
             }
         }
-        let bytes = postcard::to_stdvec(row).expect("a row serialises");
-        self.batch.put(order::row(List::Deliveries, &row.delivery_id), bytes);
+        self.batch.put(order::row(List::Deliveries, &row.delivery_id), delivery_row::encode(row));
     }
 
     fn settle_response(&mut self, row: &StoredResponse) {

@@ -10,6 +10,7 @@ use askwhen_domain::json::Json;
 use askwhen_domain::time::{HOUR, Millis};
 use askwhen_partition::EngineReply;
 use askwhen_store::{Store, keys};
+use askwhen_wire::row;
 
 /// The most bytes between two checkpoints; beyond that decisions are not stored.
 const MAX_BYTES: usize = 64 << 20;
@@ -90,9 +91,9 @@ impl RecentDecisions {
                 batch.delete_range(families::DECIDED, key(from, 0), key(oldest, 0));
             }
             for (hash, kept) in writing.iter() {
-                let value = postcard::to_stdvec(&(kept.decided_at, &kept.server, &kept.client));
-                let hour = kept.decided_at.div_euclid(HOUR);
-                batch.put(families::DECIDED, key(hour, *hash), value.expect("bodies serialise"));
+                let StoredDecision { decided_at, server, client } = kept;
+                let value = row::encode(&(decided_at, server, client), server.len_bytes() + client.len_bytes());
+                batch.put(families::DECIDED, key(decided_at.div_euclid(HOUR), *hash), value);
             }
         })
     }

@@ -84,6 +84,9 @@ impl Error {
     }
 }
 
+/// What RocksDB adds to a change: its kind, the family, two lengths.
+const CHANGE_BYTES: usize = 16;
+
 /// Changes that are applied together or not at all.
 #[derive(Debug, Default, Clone)]
 pub struct Batch {
@@ -122,6 +125,15 @@ impl Batch {
 
     pub fn delete_range(&mut self, family: Family, from: impl Into<Vec<u8>>, to: impl Into<Vec<u8>>) {
         self.changes.push(Change::DeleteRange(family, from.into(), to.into()));
+    }
+
+    /// About how many bytes RocksDB takes for the changes before they are written.
+    pub fn len_bytes(&self) -> usize {
+        let len_bytes = |change: &Change| match change {
+            Change::Put(_, key, value) | Change::DeleteRange(_, key, value) => key.len() + value.len() + CHANGE_BYTES,
+            Change::Delete(_, key) => key.len() + CHANGE_BYTES,
+        };
+        self.changes.iter().map(len_bytes).sum()
     }
 
     /// Sorts the changes by family and key. Those of one key stay in their order, and none

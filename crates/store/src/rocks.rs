@@ -257,7 +257,7 @@ impl Rocks {
 
     pub fn write(&self, mut batch: Batch) -> Result<(), Error> {
         batch.sort();
-        let mut out = WriteBatch::default();
+        let mut out = WriteBatch::with_capacity_bytes(batch.len_bytes());
         for change in batch.changes {
             match change {
                 Change::Put(family, key, value) => out.put_cf(self.handle(family), key, value),

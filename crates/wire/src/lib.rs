@@ -9,6 +9,7 @@ pub mod json;
 pub mod listing;
 pub mod profile;
 pub mod record;
+pub mod row;
 pub mod seal;
 pub mod sealed_file;
 pub mod state;

@@ -2,10 +2,10 @@
 //! new version byte, and [`decode`] keeps a reader for every released one; numbers are
 //! never reused. 1 and 2 were never released.
 
-use postcard::ser_flavors::Flavor;
 use std::borrow::Cow;
 
 use super::error::Class;
+use super::row;
 use askwhen_domain::user::User;
 
 /// Version 8 has the fields of [`User`] in their order. Version 7 ends before `identity`,
@@ -16,9 +16,6 @@ pub const VERSION: u8 = 8;
 const WITHOUT_IDENTITY: u8 = 7;
 const WITHOUT_CAPS: u8 = 6;
 const WITHOUT_EXTENSION: u8 = 5;
-/// For what is stored of a user beyond [`User::approximate_bytes`], so that one allocation is
-/// mostly enough.
-const ROOM_BYTES: usize = 64;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -55,34 +52,8 @@ impl Error {
     }
 }
 
-/// Bytes that texts are copied into as a whole; postcard's own flavor for a vector copies
-/// them one by one.
-struct Row(Vec<u8>);
-
-impl Flavor for Row {
-    type Output = Vec<u8>;
-
-    #[inline]
-    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
-        self.0.extend_from_slice(bytes);
-        Ok(())
-    }
-
-    #[inline]
-    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
-        self.0.push(byte);
-        Ok(())
-    }
-
-    fn finalize(self) -> postcard::Result<Vec<u8>> {
-        Ok(self.0)
-    }
-}
-
 pub fn encode(user: &User) -> Vec<u8> {
-    let mut row = Row(Vec::with_capacity(user.approximate_bytes() + ROOM_BYTES));
-    row.0.push(VERSION);
-    let mut bytes = postcard::serialize_with_flavor(user, row).expect("a user's state serialises");
+    let mut bytes = row::encode_behind(&[VERSION], user, user.approximate_bytes());
     if user.identity.is_some() {
         return bytes;
     }

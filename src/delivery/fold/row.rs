@@ -5,6 +5,10 @@ use serde::{Deserialize, Serialize};
 use super::error::StateError;
 use askwhen_domain::time::Millis;
 use askwhen_domain::webhook::message::Delivery;
+use askwhen_wire::row;
+
+/// About how many bytes a delivery takes.
+const ROW_BYTES: usize = 1_024;
 
 /// A delivery that has not ended, and what has happened to it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -42,11 +46,11 @@ pub enum DeliveryPhase {
 
 impl PendingDelivery {
     pub(super) fn encode(&self) -> Vec<u8> {
-        let mut bytes = postcard::to_stdvec(self).expect("a row serialises");
-        if self.uncounted > 0 {
-            bytes.extend(postcard::to_stdvec(&self.uncounted).expect("a number serialises"));
+        let bytes = row::encode(self, ROW_BYTES);
+        match self.uncounted {
+            0 => bytes,
+            uncounted => row::encode_behind(&bytes, &uncounted, 0),
         }
-        bytes
     }
 
     /// # Errors
