@@ -24,6 +24,8 @@ use askwhen_wire::record::{DecodeError, Decoded, Internal, Query};
 use askwhen_wire::topic::Topic;
 use askwhen_wire::topics::DecisionRecord;
 
+/// Who reads, for logs that tell readers apart.
+const PURPOSE: &str = "explain";
 /// Only the newest decisions are shown.
 const SHOWN_DECISIONS: usize = 20;
 /// How far before the moment decisions are looked for.
@@ -63,6 +65,8 @@ struct ReplayedPartition {
     /// The state that it began with, which holds the store.
     begun_with: Arc<Start>,
     records: u64,
+    /// When its end was looked up, by this machine's clock.
+    read_at: Millis,
 }
 
 /// Gives what `askwhen explain` prints: the user, the decision on the assumed trigger,
@@ -101,11 +105,13 @@ fn explain_name(
     let until = question.at.unwrap_or(Millis::MAX);
     let past = JournalPrefix { source, starts, until, project: &question.project };
     // The store's folder goes after whoever reads the store.
-    let ReplayedPartition { begun_with, mut replayer, records } = past.read(partition, Some(user_id), progress)?;
+    let ReplayedPartition { begun_with, mut replayer, records, read_at } =
+        past.read(partition, Some(user_id), progress)?;
     if let Some(owner) = replayer.machine_mut().alias_of(&question.project, user_id).map_err(Error::failed)? {
         return Ok(Explained::AliasOf(owner));
     }
-    let now = question.at.unwrap_or_else(|| Clock::new().wall() + replayer.meta.ahead);
+    // What has been appended since then is not known.
+    let now = question.at.unwrap_or_else(|| (read_at + replayer.meta.ahead).max(replayer.meta.now));
     let offset = replayer.meta.next;
     let mut coordinator = OtherPartitions { past: &past, asking: partition, read: BTreeMap::new(), now };
     let query = Query {
@@ -158,7 +164,7 @@ fn decisions(
     let at = TopicPartition { topic: Topic::Decisions, partition };
     // The log's own times count here: a test clock does not move them.
     let from = source.offset_at(at, now - DECISIONS_SINCE - ahead)?;
-    let mut journal_reader = source.journal_reader(at, from);
+    let mut journal_reader = source.reader_to_end(PURPOSE, at, from)?;
     // An output that a crash has repeated stands there again under its id.
     let mut found: BTreeMap<(Millis, u64), DecisionRecord> = BTreeMap::new();
     loop {
@@ -205,7 +211,8 @@ impl JournalPrefix<'_> {
                 _ => true,
             },
         };
-        let mut journal_reader = self.source.journal_reader(at, meta.next);
+        let read_at = Clock::new().wall();
+        let mut journal_reader = self.source.reader_to_end(PURPOSE, at, meta.next)?;
         let mut replayer = Replayer::new(admission, meta, engine);
         // Records of others are not even decoded.
         let only = user_id.filter(|_| !everyone);
@@ -229,7 +236,7 @@ impl JournalPrefix<'_> {
             }
         }
         replayer.machine_mut().encode_outputs();
-        Ok(ReplayedPartition { replayer, begun_with: start, records: read })
+        Ok(ReplayedPartition { replayer, begun_with: start, records: read, read_at })
     }
 }
 

@@ -22,13 +22,13 @@ pub fn admission(source: &Source, partition: u32, meta: &CheckpointMeta) -> Resu
     Ok(admission)
 }
 
-/// Passes what the journal has from an offset on to `each`; returns the offset behind it.
+/// Passes what the journal has now from an offset on to `each`; returns the offset behind it.
 ///
 /// # Errors
 /// When the journal cannot be read.
 fn each_record(source: &Source, at: TopicPartition, from: u64, mut each: impl FnMut(&Record)) -> Result<u64, Error> {
     // Others may be reading this partition with the consumer `replay`.
-    let mut journal_reader = source.reader_for("look-ahead", at, from);
+    let mut journal_reader = source.reader_to_end("look-ahead", at, from)?;
     let mut next = from;
     loop {
         let records = journal_reader.read()?;

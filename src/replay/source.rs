@@ -71,14 +71,23 @@ impl Source {
         Admission::of_log(self.incarnation, self.partitions, self.binds_macs, &self.key, partition)
     }
 
-    /// Records of a partition from an offset on, up to the end.
+    /// Records of a partition from an offset on. Where others append, it may have no end.
     pub fn journal_reader(&self, at: TopicPartition, from: u64) -> JournalReader {
         self.reader_for("replay", at, from)
     }
 
+    /// Records of a partition from an offset on, up to the end that it has now.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn reader_to_end(&self, purpose: &'static str, at: TopicPartition, from: u64) -> Result<JournalReader, Error> {
+        let end = self.bounds(at)?.end;
+        Ok(JournalReader { end: Some(end), ..self.reader_for(purpose, at, from) })
+    }
+
     /// On brokers each purpose has a consumer of its own, which reads a partition
     /// at one place.
-    pub(super) fn reader_for(&self, purpose: &'static str, at: TopicPartition, from: u64) -> JournalReader {
+    fn reader_for(&self, purpose: &'static str, at: TopicPartition, from: u64) -> JournalReader {
         let records = match &self.place {
             LogSource::Files(dir) => RecordSource::Files(Follower::from(dir, at, from)),
             LogSource::Own(log) => RecordSource::Own(log.clone()),
@@ -87,7 +96,7 @@ impl Source {
                 RecordSource::Brokers { reader: log.reader(purpose, notify.clone()), notify }
             }
         };
-        JournalReader { at, next: from, records, spent: Duration::ZERO }
+        JournalReader { at, next: from, end: None, records, spent: Duration::ZERO }
     }
 
     /// Where a partition begins and ends, without records that came with an export.
@@ -328,19 +337,25 @@ enum RecordSource {
 pub struct JournalReader {
     at: TopicPartition,
     next: u64,
+    /// The offset at which it ends, whatever comes behind.
+    end: Option<u64>,
     records: RecordSource,
     /// How long reads have taken.
     pub spent: Duration,
 }
 
 impl JournalReader {
-    /// The next records. Empty at the end of the log; a later call goes on from there.
+    /// The next records. Empty at the end: that of the log, behind which a later call goes
+    /// on, or the reader's own.
     ///
     /// # Errors
     /// When it cannot be read, or something is missing in between.
     pub fn read(&mut self) -> Result<Vec<Record>, Error> {
+        if self.end.is_some_and(|end| self.next >= end) {
+            return Ok(Vec::new());
+        }
         let started = Instant::now();
-        let records = match &mut self.records {
+        let mut records = match &mut self.records {
             RecordSource::Files(follower) => {
                 let records = follower.read().map_err(read_error)?;
                 // The offsets of an embedded log have no gaps.
@@ -366,6 +381,9 @@ impl JournalReader {
                 notify.wait(Duration::from_millis(100));
             },
         };
+        if let Some(end) = self.end {
+            records.truncate(records.partition_point(|record| record.offset < end));
+        }
         self.next = records.last().map_or(self.next, |last| last.offset + 1);
         self.spent += started.elapsed();
         Ok(records)

@@ -3,6 +3,8 @@
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
 
 use crate::harness::{Receiver, Said, Server, askwhen};
 
@@ -315,6 +317,43 @@ async fn explanations_over_http_are_those_of_the_command_line() {
     }
     let alias = server.get("/v1/users/later/explain").await.body;
     assert_eq!(alias["user_id"], "u1", "{alias}");
+}
+
+/// What is appended meanwhile is no part of an answer, and does not keep it from its end.
+#[tokio::test(flavor = "multi_thread")]
+async fn explanations_and_backtests_end_while_records_come() {
+    let server = Server::on(Arc::new(tempfile::tempdir().unwrap()), &["--dev"], &[]).await;
+    let mut limited = survey("S");
+    (limited["kind"], limited["survey_id"]) = (json!("survey"), json!("s"));
+    limited["limits"] = json!({"max_completed": 1_000});
+    server.put("/v1/surveys/s", limited.clone()).await;
+    std::fs::write(server.dir.path().join("s.json"), limited.to_string()).unwrap();
+    let (http, base, key) = (server.http.clone(), server.base.clone(), server.server.clone());
+    let traffic = tokio::spawn(async move {
+        for n in 0.. {
+            let event = |user: u32| json!({"user_id": format!("t{user}"), "event_name": "ended_sleep"});
+            let events: Vec<Value> = (0..40).map(|user| event(user + n % 3)).collect();
+            let request = http.post(format!("{base}/v1/events")).bearer_auth(&key);
+            let request = request.header("content-type", "application/json");
+            let sent = request.body(json!({"events": events}).to_string()).send().await;
+            assert_eq!(sent.unwrap().status(), 202);
+        }
+    });
+    let longest = Duration::from_secs(20);
+    for _ in 0..5 {
+        let explained = server.get("/v1/users/t1/explain?trigger=Main");
+        let explained = tokio::time::timeout(longest, explained).await.expect("it ends").body;
+        assert!(explained["decision"].is_object(), "{explained}");
+    }
+    for arguments in [&["explain", "t1", "--trigger", "Main"][..], &["backtest", "-f", "s.json", "--from", "1d"]] {
+        let dir = server.dir.clone();
+        let arguments = [&["--data-dir", "data"], arguments].concat();
+        let ended = tokio::task::spawn_blocking(move || askwhen(dir.path(), &arguments));
+        let (code, out, error) = tokio::time::timeout(longest, ended).await.expect("it ends").unwrap();
+        assert_eq!(code, Some(0), "{out}{error}");
+    }
+    assert!(!traffic.is_finished(), "records have come all the time");
+    traffic.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]

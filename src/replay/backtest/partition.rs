@@ -77,7 +77,8 @@ impl BacktestPartition {
         partition: u32,
         begin: StartingState,
     ) -> Result<BacktestPartition, Error> {
-        let journal_reader = source.journal_reader(TopicPartition { topic: Topic::Events, partition }, begin.meta.next);
+        let at = TopicPartition { topic: Topic::Events, partition };
+        let journal_reader = source.reader_to_end("replay", at, begin.meta.next)?;
         let base = PartitionRun::open(source, plan, partition, begin.store, begin.meta)?;
         Ok(BacktestPartition {
             partition,

@@ -11,6 +11,9 @@ use crate::error::Error;
 use crate::record::TopicPartition;
 use askwhen_process::thread::Service;
 
+/// Readers that read up to an end for somebody who waits.
+const FINITE: [&str; 4] = ["scan", "explain", "look-ahead", "replay"];
+
 /// How long to wait for a reader that is about to leave a partition.
 const CLAIM: Duration = Duration::from_secs(10);
 
@@ -47,7 +50,7 @@ impl Source {
             ("check.crcs", "true"),
             ("statistics.interval.ms", if purpose == "scan" { "0" } else { "1000" }),
             // A new partition waits for the fetch that is under way.
-            ("fetch.wait.max.ms", if purpose == "scan" { "20" } else { "100" }),
+            ("fetch.wait.max.ms", if FINITE.contains(&purpose) { "20" } else { "100" }),
         ];
         let config = client::config(settings, &standard, &ours);
         let context = Context::new(purpose, health);
