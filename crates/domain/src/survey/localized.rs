@@ -86,8 +86,8 @@ impl Survey {
     /// The texts in the language `wanted`, with its fallbacks: `de-AT`, then `de`, then the
     /// definition's own.
     pub fn localized(&self, wanted: Option<&str>) -> Localized {
-        let translation = self.translation(wanted);
-        let locale = translation.map(|(locale, _)| locale.to_owned()).or_else(|| self.locale.clone());
+        let translations = self.translations_for(wanted);
+        let locale = translations.last().map(|(locale, _)| (*locale).to_owned()).or_else(|| self.locale.clone());
         let named = !self.translations.is_empty() || self.locale.is_some();
         let mut shown = Localized {
             name: self.name.clone(),
@@ -97,9 +97,7 @@ impl Survey {
             dir: named.then(|| direction(locale.as_deref(), &self.questions)),
             locale,
         };
-        if let Some((_, texts)) = translation {
-            texts.lay_over(&mut shown);
-        }
+        translations.into_iter().for_each(|(_, texts)| texts.lay_over(&mut shown));
         shown
     }
 
@@ -109,27 +107,30 @@ impl Survey {
         if self.translations.is_empty() && self.locale.is_none() {
             return wanted.map(str::to_owned);
         }
-        self.translation(wanted).map(|(locale, _)| locale.to_owned()).or_else(|| self.locale.clone())
+        self.translations_for(wanted).last().map(|(locale, _)| (*locale).to_owned()).or_else(|| self.locale.clone())
     }
 
     /// Whether there are texts in this language or in one that it falls back to.
     pub fn speaks(&self, wanted: &str) -> bool {
         let is_own = |own: &str| is_within(&subtags(wanted), &subtags(own));
-        self.translation(Some(wanted)).is_some() || self.locale.as_deref().is_some_and(is_own)
+        !self.translations_for(Some(wanted)).is_empty() || self.locale.as_deref().is_some_and(is_own)
     }
 
-    /// The closest translation; `None` for the definition's own texts.
-    fn translation(&self, wanted: Option<&str>) -> Option<(&str, &Translation)> {
-        let wanted = subtags(wanted.filter(|_| !self.translations.is_empty())?);
+    /// The translations that a language falls back to, the closest last; none for the
+    /// definition's own texts alone.
+    fn translations_for(&self, wanted: Option<&str>) -> Vec<(&str, &Translation)> {
+        let Some(wanted) = wanted.filter(|_| !self.translations.is_empty()).map(subtags) else { return Vec::new() };
         // More tags name a language more closely; of as many, those that the wanted one begins with.
         let closeness = |locale: &str| {
             let tags = subtags(locale);
             is_within(&wanted, &tags).then(|| (tags.len(), wanted.starts_with(&tags)))
         };
-        let near = self.translations.0.iter().filter_map(|(locale, texts)| Some((closeness(locale)?, locale, texts)));
-        let (found, locale, texts) = near.max_by_key(|(closeness, ..)| *closeness)?;
+        // Nothing less close is laid over the definition's own texts.
         let own = self.locale.as_deref().and_then(closeness);
-        own.is_none_or(|own| own <= found).then_some((locale.as_str(), texts))
+        let near = self.translations.0.iter().filter_map(|(locale, texts)| Some((closeness(locale)?, locale, texts)));
+        let mut near: Vec<_> = near.filter(|(found, ..)| own.is_none_or(|own| own <= *found)).collect();
+        near.sort_by_key(|(found, ..)| *found);
+        near.into_iter().map(|(_, locale, texts)| (locale.as_str(), texts)).collect()
     }
 }
 

@@ -11,7 +11,8 @@ use crate::survey::question::{OtherChoice, Question, ScaleLabels};
 #[serde(transparent)]
 pub struct Translations(pub BTreeMap<String, Translation>);
 
-/// The texts of one language; a missing one is shown in the definition's own language.
+/// The texts of one language; a missing one is that of a language that names it less closely
+/// (`de` for `de-AT`), else the definition's own.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct Translation {
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -9,7 +9,7 @@ use super::reader::{Code, Reader, nearest};
 use super::ui::ui;
 use askwhen_domain::survey::Survey;
 use askwhen_domain::survey::question::{Ending, Question};
-use askwhen_domain::survey::translation::{EndingTexts, QuestionTexts, Translation, Translations, subtags};
+use askwhen_domain::survey::translation::{EndingTexts, QuestionTexts, Translation, Translations, is_within, subtags};
 
 const MAX_LOCALES: usize = 200;
 const MAX_LOCALE_BYTES: usize = 64;
@@ -138,22 +138,32 @@ fn option_texts(options: &mut Reader<'_>, question: &Question) -> BTreeMap<Strin
 /// The most missing texts that a warning names.
 const MAX_NAMED: usize = 10;
 
-/// A warning for each language that is incomplete.
+/// A warning for each language that is incomplete, with those that it falls back to.
 pub fn incomplete(survey: &Survey) -> Vec<String> {
-    let all = survey.translations.0.iter();
-    all.filter_map(|(locale, translation)| {
-        let mut missing: Vec<String> =
-            survey.questions.iter().flat_map(|question| lacks(translation, question)).collect();
-        let is_there = |id: &str| translation.endings.get(id).is_some_and(|texts| texts.text.is_some());
-        let without = survey.endings.iter().filter(|ending| !is_there(&ending.ending_id));
-        missing.extend(without.map(|ending| format!("endings.{}.text", ending.ending_id)));
+    let all = &survey.translations.0;
+    let warning = |(locale, translation): (&String, &Translation)| {
+        let tags = subtags(locale);
+        let mut missing = missing(translation, survey);
+        for (_, wider) in all.iter().filter(|(other, _)| *other != locale && is_within(&tags, &subtags(other))) {
+            let also = self::missing(wider, survey);
+            missing.retain(|text| also.contains(text));
+        }
         let more = missing.len().saturating_sub(MAX_NAMED);
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         let named = missing.iter().take(MAX_NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
         (!missing.is_empty())
             .then(|| format!("translations.{locale} lacks {named}{more}: these are shown in the file's own language"))
-    })
-    .collect()
+    };
+    all.iter().filter_map(warning).collect()
+}
+
+/// The texts of a survey that a translation does not have, by their places.
+fn missing(translation: &Translation, survey: &Survey) -> Vec<String> {
+    let mut missing: Vec<String> = survey.questions.iter().flat_map(|question| lacks(translation, question)).collect();
+    let is_there = |id: &str| translation.endings.get(id).is_some_and(|texts| texts.text.is_some());
+    let without = survey.endings.iter().filter(|ending| !is_there(&ending.ending_id));
+    missing.extend(without.map(|ending| format!("endings.{}.text", ending.ending_id)));
+    missing
 }
 
 fn lacks(translation: &Translation, question: &Question) -> Vec<String> {
@@ -232,6 +242,12 @@ mod tests {
             );
             assert_eq!(survey.shown_locale(wanted).as_deref(), Some(shown));
         }
+        // Text by text: what the region lacks is the language's, and what that lacks is the file's.
+        let regional =
+            read(json!({"translations": {"de": german(), "de-AT": {"questions": {"q1": {"text": "Servus?"}}}}}));
+        let (wide, near) = (regional.localized(Some("de")), regional.localized(Some("de-AT")));
+        assert_eq!((near.locale.as_deref(), &*near.questions[0].text), (Some("de-AT"), "Servus?"));
+        assert_eq!((&near.questions[1], &near.ui, &near.name), (&wide.questions[1], &wide.ui, &wide.name));
         let shown = survey.localized(Some("de-AT"));
         let texts = (
             &*shown.name,
@@ -297,6 +313,12 @@ mod tests {
             ]
         );
         assert_eq!(incomplete(&read(json!({"translations": {"fr": {}}}))).len(), 1);
+        // A regional one needs only what differs.
+        let regional = incomplete(&read(json!({"translations": {"de": german(), "de-AT": {"name": "Servus"}}})));
+        assert_eq!(regional.len(), 2);
+        assert!(
+            regional[1].starts_with("translations.de-AT lacks questions.q1.labels.high, questions.q2.options.bugs:")
+        );
     }
 
     #[test]
