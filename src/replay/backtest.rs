@@ -35,7 +35,7 @@ pub use plan::{Assumptions, Plan, Version, versions};
 pub fn run(source: &Source, plan: &Plan, progress: &Progress) -> Result<Outcome, Error> {
     let started = Instant::now();
     plan.check()?;
-    let folder = tempfile::tempdir()?;
+    let folder = source.scratch_folder()?;
     let partitions: Vec<u32> = (0..source.partitions).collect();
     let begun = |partition: u32| source.begin(partition, plan.from, &folder.path().join(partition.to_string()));
     let begins = partitions.iter().map(|p| begun(*p)).collect::<Result<Vec<StartingState>, _>>()?;

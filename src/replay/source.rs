@@ -46,6 +46,8 @@ pub struct Source {
     pub repository: Result<SnapshotRepository, Error>,
     /// Block cache and write buffers of all stores that are made while reading.
     pub shared: Shared,
+    /// Where states are made that are only looked at; `None` for the system's temporary folder.
+    pub scratch: Option<PathBuf>,
 }
 
 /// What a replay of a partition can begin with.
@@ -69,6 +71,16 @@ impl Source {
     /// The rules by which a partition's records are taken.
     pub fn rules(&self, partition: u32) -> Admission {
         Admission::of_log(self.incarnation, self.partitions, self.binds_macs, &self.key, partition)
+    }
+
+    /// A folder for a state that is only looked at.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn scratch_folder(&self) -> std::io::Result<tempfile::TempDir> {
+        let Some(scratch) = &self.scratch else { return tempfile::tempdir() };
+        std::fs::create_dir_all(scratch)?;
+        tempfile::tempdir_in(scratch)
     }
 
     /// Records of a partition from an offset on. Where others append, it may have no end.

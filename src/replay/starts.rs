@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 use super::look_ahead::LookAhead;
 use super::source::Usable;
@@ -38,7 +39,7 @@ pub struct Start {
     len_bytes: u64,
     ahead: Mutex<LookAhead>,
     /// Holds the store. It is removed after the last user of the store has gone.
-    _folder: tempfile::TempDir,
+    _folder: TempDir,
 }
 
 /// The state that a partition of this process has.
@@ -47,13 +48,13 @@ pub struct StateCopy {
     pub store: Arc<Store>,
     pub meta: CheckpointMeta,
     /// Holds the store.
-    pub folder: tempfile::TempDir,
+    pub folder: TempDir,
     pub len_bytes: u64,
 }
 
-/// Copies the newest state of a partition whose journal ends at an offset; `None` where this
-/// process does not have it.
-pub type CopyState = Box<dyn Fn(u32, u64) -> Result<Option<StateCopy>, Error> + Send + Sync>;
+/// Copies the newest state of a partition whose journal ends at an offset to a folder; `None`
+/// where this process does not have it.
+pub type CopyState = Box<dyn Fn(u32, u64, TempDir) -> Result<Option<StateCopy>, Error> + Send + Sync>;
 
 impl Start {
     /// The rules by which the journal behind the state is applied, and whether it gives a
@@ -116,7 +117,7 @@ impl Starts {
             return Ok(start);
         }
         let start = source.begin_with(partition, time, usable, |manifest| {
-            let folder = tempfile::tempdir()?;
+            let folder = source.scratch_folder()?;
             let state = source.open(manifest, time, &folder.path().join("store"))?;
             Ok(state.map(|state| {
                 let ahead = Mutex::new(LookAhead::new(source, partition, &state.meta));
@@ -142,7 +143,7 @@ impl Starts {
         if let Some(start) = kept.take(partition, Millis::MAX, near) {
             return Ok(Some(start));
         }
-        let StateCopy { store, meta, folder, len_bytes } = match copy(partition, end) {
+        let StateCopy { store, meta, folder, len_bytes } = match copy(partition, end, source.scratch_folder()?) {
             Ok(Some(copied)) => copied,
             Ok(None) => return Ok(None),
             Err(error) => {

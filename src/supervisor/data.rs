@@ -428,6 +428,19 @@ pub fn open_store(path: &Path, families: &'static [Family], shared: &Shared) -> 
     }
 }
 
+/// The folder for states that the process of a data directory only looks at, without what a
+/// killed process has left there. It is on the file system of the stores, which share tables
+/// with it.
+pub fn empty_scratch(data_dir: &Path) -> PathBuf {
+    let scratch = data_dir.join("state").join("scratch");
+    if let Err(error) = fs::remove_dir_all(&scratch)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(%error, path = %scratch.display(), "copies that are of no use could not be removed");
+    }
+    scratch
+}
+
 /// A function that opens the console's store. It is given why the store is damaged, if it
 /// is, and sets it aside then.
 pub fn console_store(data_dir: PathBuf, shared: Shared) -> OpenStore {

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 use super::private;
 use super::settings::{STORE_MEMORY_BYTES, repository};
@@ -44,8 +45,6 @@ const CHECKPOINT_PAUSE: Duration = Duration::from_millis(10);
 const NEAR_END_RECORDS: u64 = 500;
 /// How long whoever copies a state waits for a checkpoint.
 const MAX_COPY_WAIT: Duration = Duration::from_millis(500);
-/// What names of copies of states have behind the partition.
-const COPY: &str = "copy-";
 /// When a store is further behind the journal than this, a newer snapshot is restored.
 const FAR_BEHIND_RECORDS: u64 = 1_000_000;
 
@@ -202,7 +201,7 @@ impl Stores {
             for entry in entries.filter_map(Result::ok) {
                 let name = entry.file_name().to_string_lossy().into_owned();
                 let extension = name.split_once('.').map_or("", |(_, extension)| extension);
-                if ["snapshot-", "restoring-", COPY].iter().any(|copy| extension.starts_with(copy))
+                if (extension.starts_with("snapshot-") || extension.starts_with("restoring-"))
                     && let Err(error) = std::fs::remove_dir_all(entry.path())
                 {
                     tracing::warn!(%error, path = %entry.path().display(), "a copy that is of no use could not be removed");
@@ -247,11 +246,12 @@ impl Stores {
     }
 
     /// The newest state of a partition of the engine, with about everything that its journal
-    /// has up to `end`; `None` where it is not open here.
+    /// has up to `end`; `None` where it is not open here. Where the folder is on the same file
+    /// system, tables are shared.
     ///
     /// # Errors
     /// When it cannot be copied.
-    pub fn copy(&self, partition: u32, end: u64) -> Result<Option<StateCopy>, Error> {
+    pub fn copy(&self, partition: u32, end: u64, folder: TempDir) -> Result<Option<StateCopy>, Error> {
         let role = Role::Engine;
         let found = self.opened().into_iter().find(|(r, p, _)| (*r, *p) == (role, partition));
         let Some((_, _, open)) = found.filter(|(_, _, open)| open.status.phase() == Phase::Running) else {
@@ -268,10 +268,6 @@ impl Stores {
             // What is not written by then is read from the journal.
             open.wait_written(open.status.checkpoints.request(), deadline, pause);
         }
-        let own = self.path(role, partition);
-        let beside = own.parent().expect("a store is in a folder");
-        // Tables are shared with the store, so it has to be on the same file system.
-        let folder = tempfile::Builder::new().prefix(&format!("{partition}.{COPY}")).tempdir_in(beside)?;
         let path = folder.path().join("store");
         store.checkpoint(&path)?;
         drop(store);

@@ -28,7 +28,8 @@ pub fn source(config: &Config) -> Result<Source, Error> {
         let key = cluster_key(config)?;
         let binds_macs = Embedded::binds_macs_in(&dir)?;
         let place = LogSource::Files(dir);
-        return Ok(Source { key, incarnation, partitions, binds_macs, place, repository: repository(), shared });
+        let repository = repository();
+        return Ok(Source { key, incarnation, partitions, binds_macs, place, repository, shared, scratch: None });
     }
     let key = cluster_key(config)?;
     let log = Log::Kafka(Kafka::connect(kafka_settings(config, key.check()))?);
@@ -41,6 +42,7 @@ pub fn source(config: &Config) -> Result<Source, Error> {
         place: LogSource::Brokers(log),
         repository: repository(),
         shared,
+        scratch: None,
     })
 }
 

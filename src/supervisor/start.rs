@@ -398,10 +398,11 @@ impl Foundation {
             place,
             repository: repository(&self.config),
             shared: self.shared.clone(),
+            scratch: Some(data::empty_scratch(&self.config.data_dir)),
         };
         let starts = snapshots.map_or_else(Starts::default, |snapshots| {
             let stores = snapshots.stores().clone();
-            Starts::with_copies(Box::new(move |partition, end| stores.copy(partition, end)))
+            Starts::with_copies(Box::new(move |partition, end, folder| stores.copy(partition, end, folder)))
         });
         let history = JournalHistory { source, starts, has_test_clock: self.options.test_clock };
         HistoryReader { history: Arc::new(history), turns: tokio::sync::Semaphore::new(bridge::history::MAX_READERS) }

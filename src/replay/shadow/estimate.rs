@@ -21,7 +21,7 @@ const TRIAL: Duration = Duration::from_secs(1);
 /// # Errors
 /// When the log cannot be read.
 pub fn plan(source: &Source, from: Option<Millis>, threads: usize) -> Result<Value, Error> {
-    let folder = tempfile::tempdir()?;
+    let folder = source.scratch_folder()?;
     let mut rows = Vec::new();
     let mut all = 0;
     let mut rate = 0.0;
