@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::starts::{Start, Starts};
-use super::{Error, Source};
+use super::{Error, Source, erasure};
 use crate::engine::Engine;
 use askwhen_domain::id;
 use askwhen_domain::quota::cap::{CapAsk, CapMessage, CapSignal};
@@ -107,6 +107,14 @@ fn explain_name(
     // The store's folder goes after whoever reads the store.
     let ReplayedPartition { begun_with, mut replayer, records, read_at } =
         past.read(partition, Some(user_id), progress)?;
+    let explained = UserRef::new(&question.project, user_id);
+    if question.at.is_some() {
+        let at = TopicPartition { topic: Topic::Events, partition };
+        if let Some(erased_at) = erasure::newest_from(source, PURPOSE, at, replayer.meta.next, explained)? {
+            let when = time::format_time(erased_at);
+            return Err(Error::refused(format!("{user_id} was erased at {when}: what was known before is not shown")));
+        }
+    }
     if let Some(owner) = replayer.machine_mut().alias_of(&question.project, user_id).map_err(Error::failed)? {
         return Ok(Explained::AliasOf(owner));
     }
@@ -136,7 +144,7 @@ fn explain_name(
             body(&mut replayer, &mut coordinator, Decoded::User(Box::new(record)))?
         }
     };
-    let decisions = decisions(source, UserRef::new(&question.project, user_id), partition, now, replayer.meta.ahead)?;
+    let decisions = decisions(source, explained, partition, now, replayer.meta.ahead)?;
     Ok(Explained::User(Box::new(json!({
         "user_id": user_id,
         "project": question.project,

@@ -3,6 +3,7 @@
 //! Nothing in here writes to a topic or sends anything.
 
 pub mod backtest;
+mod erasure;
 mod error;
 pub mod explain;
 mod look_ahead;

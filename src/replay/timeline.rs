@@ -4,9 +4,10 @@
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-use super::{Error, Source};
+use super::{Error, Source, erasure};
 use askwhen_domain::id;
 use askwhen_domain::record::{Body, Record as UserRecord, Target};
+use askwhen_domain::refs::UserRef;
 use askwhen_domain::time::{self, Millis};
 use askwhen_log::{Record, TopicPartition};
 use askwhen_partition::admission::{Admission, decode_forwarded};
@@ -46,7 +47,8 @@ pub fn timeline(source: &Source, query: &TimelineQuery<'_>, has_test_clock: bool
     let partition = id::partition_of(query.user_id, source.partitions);
     let at = TopicPartition { topic: Topic::Events, partition };
     let bounds = source.bounds(at)?;
-    let mut reading = TimelineReading { rules: source.rules(partition), query, ahead: 0, found: Vec::new() };
+    let rules = source.rules(partition);
+    let mut reading = TimelineReading { rules, query, ahead: 0, found: Vec::new(), is_erased_later: false };
     if has_test_clock {
         // Only from its beginning on does the journal say how far ahead it is.
         reading.stretch(source, at, bounds.start, bounds.end)?;
@@ -58,6 +60,10 @@ pub fn timeline(source: &Source, query: &TimelineQuery<'_>, has_test_clock: bool
         Some(after) => source.offset_at(at, after)?.min(bounds.end),
         None => bounds.end,
     };
+    let user = UserRef::new(query.project, query.user_id);
+    if end < bounds.end && erasure::newest_from(source, "replay", at, end, user)?.is_some() {
+        return Ok(Vec::new());
+    }
     while end > least && !reading.is_full() {
         let start = end.saturating_sub(STRETCH).max(least);
         let newer = std::mem::take(&mut reading.found);
@@ -75,6 +81,8 @@ struct TimelineReading<'a> {
     /// How far the test clock is ahead of append times.
     ahead: Millis,
     found: Vec<TimelineItem>,
+    /// Whether the user was erased after the span, so that nothing in it is shown.
+    is_erased_later: bool,
 }
 
 impl TimelineReading<'_> {
@@ -87,6 +95,9 @@ impl TimelineReading<'_> {
     /// taken away, what is beyond the limit, and what a restart has sent once more: the
     /// first of two forwards of one number is the one that counted.
     fn settle(&mut self) {
+        if self.is_erased_later {
+            self.found.clear();
+        }
         self.found.sort_by(|a, b| (b.at, &b.id).cmp(&(a.at, &a.id)));
         let mut forwards = BTreeSet::new();
         let oldest_first = self.found.drain(..).rev();
@@ -152,6 +163,7 @@ impl TimelineReading<'_> {
         };
         let Some(mut shown) = item else { return };
         let at = record.appended_at + self.ahead;
+        self.is_erased_later |= at > self.query.until && shown["kind"] == "erased";
         if (self.query.since..=self.query.until).contains(&at) {
             let id = format!("{partition}/{:020}", record.offset);
             shown["at"] = time::format_time(at).into();

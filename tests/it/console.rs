@@ -425,6 +425,60 @@ async fn the_past_of_a_user_is_told_over_http() {
         kinds.contains(&"erased".to_owned()) && kinds.iter().all(|kind| ["erased", "delivery"].contains(&kind.as_str()))
     };
     server.until("it is erased", erased).await;
+    // Nor is it shown from an earlier moment on, or page by page.
+    let items = server.get("/v1/users/ann/timeline").await.body;
+    let erased_at =
+        items["items"].as_array().unwrap().iter().find(|item| item["kind"] == "erased").unwrap()["at"].clone();
+    let earlier = server.get(&format!("/v1/users/ann/timeline?until={}", erased_at.as_str().unwrap())).await.body;
+    assert!(kinds(&earlier).iter().all(|kind| kind == "delivery"), "{earlier}");
+    let mut cursor = String::new();
+    loop {
+        let page = server.get(&format!("/v1/users/ann/timeline?limit=1{cursor}")).await.body;
+        assert!(kinds(&page).iter().all(|kind| ["erased", "delivery"].contains(&kind.as_str())), "{page}");
+        let Some(next) = page["next_cursor"].as_str() else { break };
+        cursor = format!("&cursor={next}");
+    }
+    let then = server.get(&format!("/v1/users/ann/explain?at={before}")).await;
+    assert!(then.status == 410 && !String::from_utf8_lossy(&then.bytes).contains("pro\""), "{then:?}");
+    let (code, out, error) = askwhen(server.dir.path(), &["--data-dir", "data", "explain", "ann", "--at", before]);
+    assert!(code != Some(0) && error.contains("was erased at"), "{out}{error}");
+}
+
+/// Whatever span or page is asked for, and also behind an alias that the user takes on later.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_page_of_a_timeline_shows_what_was_before_an_erasure() {
+    let server = Server::on(Arc::new(tempfile::tempdir().unwrap()), &["--dev"], &[]).await;
+    for user in ["u", "u", "anon", "u", "anon"] {
+        server.event(user, "ended_sleep", json!({"secret": user == "u"})).await;
+    }
+    let before = server.get("/v1/users/u/explain").await.body["at"].as_str().unwrap().to_owned();
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert_eq!(server.call(&server.server, Method::DELETE, "/v1/users/u", None).await.status, 202);
+    let is_erased = async || {
+        let items = server.get("/v1/users/u/timeline").await.body["items"].clone();
+        items.as_array().unwrap().len() == 1 && items[0]["kind"] == "erased"
+    };
+    server.until("it is erased", is_erased).await;
+    let whole = server.get("/v1/users/u/timeline").await.body;
+    let until = whole["items"][0]["at"].as_str().unwrap();
+    let earlier = server.get(&format!("/v1/users/u/timeline?until={until}")).await.body;
+    assert_eq!(earlier["items"], json!([]));
+    assert_eq!(server.get(&format!("/v1/users/u/explain?at={until}")).await.body["user"]["attributes"], json!({}));
+    assert_eq!(server.get(&format!("/v1/users/u/explain?at={before}")).await.status, 410);
+    assert_eq!(server.post("/v1/users/u/aliases", json!({"alias": "anon"})).await.status, 200);
+    for limit in [1, 2, 3, 50] {
+        let (mut lines, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let page = server.get(&format!("/v1/users/u/timeline?limit={limit}{cursor}")).await.body;
+            lines
+                .extend(page["items"].as_array().unwrap().iter().map(|item| item["kind"].as_str().unwrap().to_owned()));
+            assert!(!page.to_string().contains("\"secret\":true"), "{page}");
+            let Some(next) = page["next_cursor"].as_str() else { break };
+            cursor = format!("&cursor={next}");
+        }
+        lines.sort();
+        assert_eq!(lines, ["alias", "erased", "event", "event"], "pages of {limit}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
