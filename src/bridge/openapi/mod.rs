@@ -26,6 +26,8 @@ static DOCUMENT: LazyLock<(Bytes, String)> = LazyLock::new(|| {
 
 /// What each operation accepts and answers; schemas by name.
 static OPERATIONS: LazyLock<Map<String, Value>> = LazyLock::new(|| ours(include_str!("operations.json")));
+/// The schemas by name.
+static SCHEMAS: LazyLock<Map<String, Value>> = LazyLock::new(|| ours(include_str!("schemas.json")));
 /// The problem codes of each status; of 409 any, because gates of link surveys are among
 /// them.
 static PROBLEMS: LazyLock<Map<String, Value>> = LazyLock::new(|| ours(include_str!("problems.json")));
@@ -77,7 +79,7 @@ pub fn document() -> Value {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key"},
             },
-            "schemas": ours(include_str!("schemas.json")),
+            "schemas": *SCHEMAS,
             "responses": problems(),
             "pathItems": webhooks(|_, schema, what| webhook(schema, what)),
         },
@@ -125,6 +127,15 @@ fn operation(row: &RouteSpec, kind: Kind, method: &str, summary: &str, path: &st
     operation
 }
 
+fn with_example(schema: Value, name: &str, status: &str) -> Value {
+    let example = examples::answer(name, status, &schema);
+    let mut content = json!({"schema": schema});
+    if let Some(example) = example {
+        content["example"] = example;
+    }
+    content
+}
+
 fn responses(row: &RouteSpec, entry: &Value, kind: Kind, name: &str) -> Map<String, Value> {
     let mut all = Map::new();
     for (status, what) in entry["answers"].as_object().into_iter().flatten() {
@@ -139,20 +150,17 @@ fn responses(row: &RouteSpec, entry: &Value, kind: Kind, name: &str) -> Map<Stri
                     }
                     _ => json!({"type": "string"}),
                 };
-                answer["content"] = json!({media_type: {"schema": schema}});
+                answer["content"] = json!({media_type: with_example(schema, name, status)});
                 // A path that is none is answered to programs.
                 if status.starts_with('4') {
                     answer["content"]["application/problem+json"] = json!({"schema": reference("schemas", "Problem")});
                 }
             }
             Value::String(schema) => {
-                let mut content = json!({"schema": reference("schemas", schema)});
-                if let Some(example) = examples::answer(name, status) {
-                    content["example"] = example;
-                }
+                let content = with_example(reference("schemas", schema), name, status);
                 answer["content"] = json!({"application/json": content});
             }
-            rows => answer["content"] = json!({"application/json": {"schema": list(rows)}}),
+            rows => answer["content"] = json!({"application/json": with_example(list(rows), name, status)}),
         }
         if entry["answers"].get("304").is_some() {
             let what = "Goes into if-none-match, and where it can be changed into if-match.";
