@@ -8,7 +8,7 @@ mod reference;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header};
-use reference::reference;
+use reference::{SCHEMAS, reference};
 use serde_json::{Map, Value, json};
 use std::sync::LazyLock;
 
@@ -26,8 +26,6 @@ static DOCUMENT: LazyLock<(Bytes, String)> = LazyLock::new(|| {
 
 /// What each operation accepts and answers; schemas by name.
 static OPERATIONS: LazyLock<Map<String, Value>> = LazyLock::new(|| ours(include_str!("operations.json")));
-/// The schemas by name.
-static SCHEMAS: LazyLock<Map<String, Value>> = LazyLock::new(|| ours(include_str!("schemas.json")));
 /// The problem codes of each status; of 409 any, because gates of link surveys are among
 /// them.
 static PROBLEMS: LazyLock<Map<String, Value>> = LazyLock::new(|| ours(include_str!("problems.json")));
@@ -296,5 +294,72 @@ mod tests {
                 assert!(ids.insert(id.to_owned()), "{method} {path}: {id}");
             }
         }
+    }
+
+    /// Where a value is not as its schema says.
+    fn misfit(value: &Value, schema: &Value, at: &str) -> Option<String> {
+        let schema = reference::resolved(schema);
+        if let Some(any) = schema["anyOf"].as_array() {
+            return any.iter().all(|one| misfit(value, one, at).is_some()).then(|| format!("{at}: {value}"));
+        }
+        let kind = match value {
+            Value::Null => "null",
+            Value::Bool(_) => "boolean",
+            Value::Number(number) if number.is_f64() => "number",
+            Value::Number(_) => "integer",
+            Value::String(_) => "string",
+            Value::Array(_) => "array",
+            Value::Object(_) => "object",
+        };
+        let is = |wanted: &Value| wanted == kind || (wanted == "number" && kind == "integer");
+        let fits = match &schema["type"] {
+            Value::Null => true,
+            Value::Array(kinds) => kinds.iter().any(is),
+            wanted => is(wanted),
+        };
+        let is_listed = schema["enum"].as_array().is_none_or(|all| all.contains(value));
+        if !fits || !is_listed {
+            return Some(format!("{at}: {value} is not of {schema}"));
+        }
+        match value {
+            Value::Array(items) => items.iter().find_map(|item| misfit(item, &schema["items"], at)),
+            Value::Object(members) => {
+                let required = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
+                if let Some(missing) = required.into_iter().find(|name| !members.contains_key(*name)) {
+                    return Some(format!("{at}: {missing} is missing"));
+                }
+                members.iter().find_map(|(name, value)| {
+                    misfit(value, &schema["properties"][name.as_str()], &format!("{at}/{name}"))
+                })
+            }
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn every_operation_of_the_api_has_examples_that_fit_their_schemas() {
+        let document = document();
+        let mut faults = Vec::new();
+        for (path, methods) in document["paths"].as_object().unwrap() {
+            for (method, operation) in methods.as_object().unwrap() {
+                let answers = operation["responses"].as_object().unwrap();
+                let bodies = answers.iter().filter(|(status, _)| status.starts_with('2'));
+                let bodies = bodies.flat_map(|(_, answer)| answer["content"].as_object().into_iter().flatten());
+                let asked = operation["requestBody"]["content"].as_object().into_iter().flatten();
+                let mut has_example = false;
+                let mut needs_example = false;
+                for (media_type, content) in bodies.chain(asked) {
+                    // Pages and scripts are not for programs.
+                    let is_page = ["text/html", "text/javascript"].contains(&media_type.as_str());
+                    needs_example |= !is_page && path != "/openapi.json";
+                    if let Some(example) = content.get("example") {
+                        has_example = true;
+                        faults.extend(misfit(example, &content["schema"], &format!("{method} {path}")));
+                    }
+                }
+                faults.extend((needs_example && !has_example).then(|| format!("{method} {path} has no example")));
+            }
+        }
+        assert_eq!(faults, Vec::<String>::new());
     }
 }
