@@ -2,11 +2,15 @@
 
 use serde_json::Value;
 
+/// What a formula begins with, also in full width, which some programs take for the same, and
+/// the blanks that some skip before it.
+const FORMULA: [char; 11] = ['=', '+', '-', '@', '\t', '\r', '\n', '＝', '＋', '－', '＠'];
+
 /// The text of a cell. A text that a spreadsheet would take for a formula gets a quote in
 /// front. Several values are joined; an answer in one's own words is its text.
 pub fn cell_text(value: &Value) -> String {
     let text = plain(value);
-    let is_formula = !value.is_number() && text.starts_with(['=', '+', '-', '@', '\t', '\r']);
+    let is_formula = !value.is_number() && text.starts_with(FORMULA);
     if is_formula { format!("'{text}") } else { text }
 }
 
@@ -32,6 +36,8 @@ mod tests {
             (json!(-4), "-4"),
             (json!("-4"), "'-4"),
             (json!("=1+1"), "'=1+1"),
+            (json!("\n=1"), "'\n=1"),
+            (json!("＝1"), "'＝1"),
             (json!(["@a", "b"]), "'@a; b"),
             (json!({"other": "+49"}), "'+49"),
             (json!([{"other": "mine"}, "b"]), "mine; b"),
