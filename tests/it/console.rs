@@ -359,6 +359,29 @@ async fn explanations_and_backtests_end_while_records_come() {
     traffic.abort();
 }
 
+/// States that are only looked at are in one folder, which the next process finds empty.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_explanations_have_made_goes_with_the_process_that_made_it() {
+    let server = Server::on(Arc::new(tempfile::tempdir().unwrap()), &["--dev"], &[]).await;
+    server.event("ann", "ended_sleep", json!({})).await;
+    assert_eq!(server.call(&server.admin, Method::POST, "/v1/snapshots", None).await.status, 200);
+    let explained = server.get("/v1/users/ann/explain?trigger=Main").await.body;
+    let past = format!("/v1/users/ann/explain?at={}", explained["at"].as_str().unwrap());
+    assert_eq!(server.get(&past).await.status, 200);
+    let made = |dir: &std::path::Path| {
+        let folder = std::fs::read_dir(dir.join("data/state/scratch"));
+        folder.map_or(0, |entries| entries.count())
+    };
+    assert!(made(server.dir.path()) > 0, "it keeps what it has copied");
+    let dir = server.kill();
+    assert!(made(dir.path()) > 0, "a killed process removes nothing");
+    let server = Server::on(dir, &["--dev"], &[]).await;
+    assert_eq!(made(server.dir.path()), 0);
+    assert_eq!(server.get("/v1/users/ann/explain?trigger=Main").await.status, 200);
+    let (dir, code) = server.terminate();
+    assert_eq!((made(dir.path()), code), (0, Some(0)), "an orderly end leaves nothing");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_past_of_a_user_is_told_over_http() {
     let receiver = Receiver::start(&[]).await;
