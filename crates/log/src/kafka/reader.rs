@@ -27,6 +27,9 @@ const HELD_TOO_LONG: Duration = Duration::from_secs(10);
 /// may have been harmed on its way, and a broker that has just started refuse its own offsets.
 const FETCH_AGAIN_PAUSE: Duration = Duration::from_millis(20);
 const FETCH_AGAIN_TURNS: usize = 100;
+/// Readers that build state: they must not continue after lost records.
+const OWNERS: [&str; 2] = ["engine", "delivery"];
+
 /// Why records of a partition cannot be read.
 enum ReadFault {
     Certain(Error),
@@ -40,9 +43,6 @@ impl From<ReadFault> for Error {
         error
     }
 }
-
-/// Readers that build state: they must not continue after lost records.
-const OWNERS: [&str; 2] = ["engine", "delivery"];
 
 /// A partition that is being followed.
 struct Follow {
