@@ -220,6 +220,11 @@ impl Stores {
         all.iter().map(|((role, partition), open)| (*role, *partition, open.clone())).collect()
     }
 
+    /// A store of this process, unless it is closed.
+    fn find(&self, role: Role, partition: u32) -> Option<OpenStore> {
+        self.open.lock().expect("no panic holds this lock").get(&(role, partition)).cloned()
+    }
+
     /// Lets every partition write what it has in memory to its store, and waits for that: a
     /// snapshot is of a store.
     fn checkpoint(&self, turns: &StopToken) {
@@ -253,13 +258,13 @@ impl Stores {
     /// When it cannot be copied.
     pub fn copy(&self, partition: u32, end: u64, folder: TempDir) -> Result<Option<StateCopy>, Error> {
         let role = Role::Engine;
-        let found = self.opened().into_iter().find(|(r, p, _)| (*r, *p) == (role, partition));
-        let Some((_, _, open)) = found.filter(|(_, _, open)| open.status.phase() == Phase::Running) else {
-            return Ok(None);
-        };
-        let position = |store: &Store| CheckpointMeta::load(store).map(|meta| meta.map_or(0, |meta| meta.next));
+        let found = self.find(role, partition).filter(|open| open.status.phase() == Phase::Running);
+        let Some(open) = found else { return Ok(None) };
         let Some(store) = open.store.upgrade() else { return Ok(None) };
-        if position(&store)? + NEAR_END_RECORDS < end {
+        let position = CheckpointMeta::load(&store)?.map_or(0, |meta| meta.next);
+        // Released while others write, so that the partition can be given up.
+        drop(store);
+        if position + NEAR_END_RECORDS < end {
             let deadline = Instant::now() + MAX_COPY_WAIT;
             let pause = || {
                 std::thread::sleep(CHECKPOINT_PAUSE);
@@ -269,6 +274,7 @@ impl Stores {
             open.wait_written(open.status.checkpoints.request(), deadline, pause);
         }
         let path = folder.path().join("store");
+        let Some(store) = open.store.upgrade() else { return Ok(None) };
         store.checkpoint(&path)?;
         drop(store);
         let mut len_bytes = 0;
@@ -298,8 +304,7 @@ impl Stores {
 
     /// Takes one snapshot of an open store; `None` when it has been closed.
     fn take(&self, role: Role, partition: u32, now: Millis) -> Result<Option<Manifest>, Error> {
-        let store = self.opened().into_iter().find(|(r, p, _)| (*r, *p) == (role, partition));
-        let Some(store) = store.and_then(|(_, _, open)| open.store.upgrade()) else { return Ok(None) };
+        let Some(store) = self.find(role, partition).and_then(|open| open.store.upgrade()) else { return Ok(None) };
         let path = self.path(role, partition);
         let copy = path.with_extension(format!("snapshot-{}", uuid::Uuid::now_v7().simple()));
         let made = store.checkpoint(&copy).map_err(Error::from);
