@@ -8,7 +8,7 @@ use futures_util::FutureExt as _;
 use std::cell::RefCell;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -16,29 +16,54 @@ use std::time::{Duration, Instant};
 /// After this time the same message is logged again.
 const AGAIN: Duration = Duration::from_secs(60);
 
-/// Wakes a thread that waits for one of several things.
+/// Wakes a thread that waits for one of several things. Where several wait, a notification ends
+/// the wait of at least one.
+///
+/// Most notifications are for a thread that works or was notified already: they change one
+/// number and call nothing of the system.
 #[derive(Debug, Default)]
 pub struct Notify {
-    rung: Mutex<bool>,
-    waiting: Condvar,
+    /// [`QUIET`], [`WAITING`] or [`NOTIFIED`].
+    state: AtomicU8,
+    /// Held between the last look at `state` and the wait.
+    sleep: Mutex<()>,
+    woken: Condvar,
 }
+
+/// Nobody waits, and nobody has notified since the last wait.
+const QUIET: u8 = 0;
+/// A thread waits, or has stopped waiting because its time was up.
+const WAITING: u8 = 1;
+/// There was a notification since the last wait.
+const NOTIFIED: u8 = 2;
 
 impl Notify {
     pub fn notify(&self) {
-        let mut rung = self.rung.lock().expect("no panic holds this lock");
-        if !*rung {
-            *rung = true;
-            self.waiting.notify_one();
+        if self.state.swap(NOTIFIED, Ordering::AcqRel) != WAITING {
+            return;
         }
+        // Whoever has set the state to waiting holds the lock until it sleeps. It is free again
+        // when they wake, or they would sleep a second time.
+        drop(self.sleep());
+        self.woken.notify_all();
     }
 
     /// Waits until notified since the last wait, but no longer than `longest`.
     pub fn wait(&self, longest: Duration) {
-        let rung = self.rung.lock().expect("no panic holds this lock");
-        let (mut rung, _) = resting(|| {
-            self.waiting.wait_timeout_while(rung, longest, |rung| !*rung).expect("no panic holds this lock")
-        });
-        *rung = false;
+        let sleep = self.sleep();
+        let entered = self.state.compare_exchange(QUIET, WAITING, Ordering::AcqRel, Ordering::Acquire);
+        if entered != Err(NOTIFIED) {
+            let is_waiting = |_: &mut ()| self.state.load(Ordering::Acquire) == WAITING;
+            let waited = resting(|| self.woken.wait_timeout_while(sleep, longest, is_waiting));
+            drop(waited.expect("no panic holds this lock"));
+        }
+        // What was written before a notification is seen by whoever takes it. Another thread
+        // may still wait.
+        self.state.compare_exchange(NOTIFIED, QUIET, Ordering::AcqRel, Ordering::Acquire).ok();
+    }
+
+    fn sleep(&self) -> MutexGuard<'_, ()> {
+        self.sleep.lock().expect("no panic holds this lock")
     }
 }
 
@@ -283,6 +308,67 @@ pub fn wait_for_tokens(hand_out: impl FnOnce(WaitGroup)) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_notification_is_lost_and_one_before_the_wait_counts() {
+        const ROUNDS: u64 = 20_000;
+        let (there, back) = (Notify::default(), Notify::default());
+        let (sent, seen) = (AtomicU64::new(0), AtomicU64::new(0));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while seen.load(Ordering::Relaxed) < ROUNDS {
+                    there.wait(Duration::from_secs(60));
+                    seen.store(sent.load(Ordering::Relaxed), Ordering::Relaxed);
+                    back.notify();
+                }
+            });
+            let began = Instant::now();
+            for n in 1..=ROUNDS {
+                sent.store(n, Ordering::Relaxed);
+                there.notify();
+                back.wait(Duration::from_secs(60));
+                assert_eq!(seen.load(Ordering::Relaxed), n);
+            }
+            assert!(began.elapsed() < Duration::from_secs(60), "a wait has ended by its time");
+        });
+        there.notify();
+        there.notify();
+        let began = Instant::now();
+        there.wait(Duration::from_secs(60));
+        assert!(began.elapsed() < Duration::from_secs(30), "it was notified before");
+        let began = Instant::now();
+        there.wait(Duration::from_millis(20));
+        assert!(began.elapsed() >= Duration::from_millis(20), "two notifications are one");
+    }
+
+    #[test]
+    fn of_several_that_wait_each_notification_wakes_one() {
+        let (notify, taken, left) = (Notify::default(), AtomicU64::new(0), AtomicU64::new(3));
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    while taken.load(Ordering::Acquire) < 200 {
+                        notify.wait(Duration::from_secs(60));
+                        taken.fetch_add(1, Ordering::AcqRel);
+                    }
+                    left.fetch_sub(1, Ordering::AcqRel);
+                });
+            }
+            let began = Instant::now();
+            while taken.load(Ordering::Acquire) < 200 {
+                let before = taken.load(Ordering::Acquire);
+                notify.notify();
+                while taken.load(Ordering::Acquire) == before {
+                    assert!(began.elapsed() < Duration::from_secs(30), "nobody was woken");
+                    std::thread::yield_now();
+                }
+            }
+            while left.load(Ordering::Acquire) > 0 {
+                notify.notify();
+                std::thread::yield_now();
+            }
+        });
+    }
 
     #[test]
     fn a_service_has_ended_when_it_is_dropped() {
