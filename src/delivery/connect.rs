@@ -39,8 +39,9 @@ use askwhen_wire::tls;
 const MAX_PROXY_HEAD_BYTES: usize = 8 << 10;
 /// The largest head of a receiver's response.
 const MAX_HEAD_BYTES: usize = 64 << 10;
-/// How many idle connections to one receiver are kept.
-const IDLE_CONNECTIONS: usize = 32;
+/// How many idle connections to one receiver are kept. With fewer than are used at once they
+/// would be opened and closed all the time; one receiver must not have all that may be open.
+const IDLE_CONNECTIONS: usize = KEPT_CONNECTIONS / 4;
 /// How long an idle connection is kept.
 const IDLE: Duration = Duration::from_secs(60);
 /// A name with more addresses is refused.
