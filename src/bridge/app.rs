@@ -6,8 +6,9 @@ use http::HeaderMap;
 use ipnet::IpNet;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use super::auth::{Auth, Caller};
 use super::cors::AllowedOrigins;
@@ -22,7 +23,7 @@ use super::view::View;
 use super::window_counts::WindowCounts;
 use askwhen_domain::id;
 use askwhen_domain::time::Millis;
-use askwhen_log::{Log, NewRecord, TopicPartition};
+use askwhen_log::{Log, NewRecord, PendingAppend, TopicPartition};
 use askwhen_partition::reply::Waiter;
 use askwhen_partition::{EngineReply, Phase, Replies, Signer, Status};
 use askwhen_process::clock::Clock;
@@ -31,6 +32,10 @@ use askwhen_wire::json;
 use askwhen_wire::record::{Internal, REPLY_HEADER};
 use askwhen_wire::seal::ClusterKey;
 use askwhen_wire::topic::Topic;
+
+/// How long an answer is waited for without the acknowledgement of its record. An append that
+/// fails is heard of this much later.
+const ANSWER_FIRST: Duration = Duration::from_millis(20);
 
 /// A request to move the test clock.
 #[derive(Debug)]
@@ -179,10 +184,45 @@ impl App {
         let new = new.header(REPLY_HEADER, waiter.header());
         let at = self.journal_of(user_id);
         self.decides(at)?;
-        let started = Instant::now();
-        self.log.append_durably(at, vec![new]).await.map_err(|error| Problem::log(&error, event_id))?;
-        askwhen_process::metrics::get().bridge_ack_seconds.observe(started.elapsed().as_secs_f64());
-        Ok(tokio::time::timeout(self.reply_timeout, waiter.next()).await.ok().flatten())
+        let append = self.log.begin_append(at, vec![new]);
+        self.reply(append, &mut waiter).await.map_err(|error| Problem::log(&error, event_id))
+    }
+
+    /// Waits until the record is durable, and then for the answer to it; `None` when there is
+    /// none in time.
+    ///
+    /// Whoever answers has read the record, so it is durable, and mostly answers at once. So
+    /// the acknowledgement, which comes a moment earlier, wakes nobody, unless the answer takes
+    /// its time.
+    async fn reply(
+        &self,
+        append: PendingAppend,
+        waiter: &mut Waiter,
+    ) -> Result<Option<EngineReply>, askwhen_log::Error> {
+        let began = Instant::now();
+        if !append.is_over() {
+            let soon = ANSWER_FIRST.min(self.reply_timeout);
+            if let Ok(Some(reply)) = tokio::time::timeout(soon, waiter.next()).await {
+                append.was_answered();
+                return Ok(Some(reply));
+            }
+        }
+        let was_over = append.is_over();
+        append.durable().await?;
+        let since = if was_over { began } else { Instant::now() };
+        Ok(tokio::time::timeout_at(since + self.reply_timeout, waiter.next()).await.ok().flatten())
+    }
+
+    /// Appends an internal record and waits for the answer of one partition; `None` when there
+    /// is none in time.
+    pub(super) async fn ask_internal(
+        &self,
+        at: TopicPartition,
+        key: &str,
+        internal: &Internal,
+    ) -> Result<Option<EngineReply>, Problem> {
+        let (append, mut waiter) = self.begin_internal(at, key, internal)?;
+        self.reply(append, &mut waiter).await.map_err(|error| Problem::log(&error, None))
     }
 
     /// Refuses records for a partition of this process that would only keep them: its clock
@@ -207,12 +247,22 @@ impl App {
         key: &str,
         internal: &Internal,
     ) -> Result<Waiter, Problem> {
+        let (append, waiter) = self.begin_internal(at, key, internal)?;
+        append.durable().await.map_err(|error| Problem::log(&error, None))?;
+        Ok(waiter)
+    }
+
+    fn begin_internal(
+        &self,
+        at: TopicPartition,
+        key: &str,
+        internal: &Internal,
+    ) -> Result<(PendingAppend, Waiter), Problem> {
         self.decides(at)?;
         let waiter = self.replies.wait();
         let signer = Signer::new(&self.log, &self.key);
         let new = signer.request(at.partition, key, internal, waiter.header());
-        self.log.append_durably(at, vec![new]).await.map_err(|error| Problem::log(&error, None))?;
-        Ok(waiter)
+        Ok((self.log.begin_append(at, vec![new]), waiter))
     }
 }
 

@@ -3,7 +3,6 @@
 use bytes::Bytes;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::time::Instant;
 
 use super::app::{App, RequestContext};
 use super::fields::{self, Fields};
@@ -100,10 +99,8 @@ impl App {
         let at = self.journal_of(&ready.user_id);
         let new = NewRecord { key: Some(ready.user_id.into()), headers: Vec::new(), value: Some(ready.value.into()) };
         self.decides(at)?;
-        let started = Instant::now();
         let appended = self.log.append_durably(at, vec![new]).await;
         appended.map_err(|error| Problem::log(&error, Some(&ready.event_id)))?;
-        askwhen_process::metrics::get().bridge_ack_seconds.observe(started.elapsed().as_secs_f64());
         Ok(ready.event_id)
     }
 
@@ -189,7 +186,6 @@ impl App {
                 }
             }
         }
-        let started = Instant::now();
         let append = |(at, (indexes, records))| async move { (indexes, self.log.append_durably(at, records).await) };
         let appends = futures_util::future::join_all(parts.into_iter().map(append));
         for (indexes, appended) in appends.await {
@@ -199,7 +195,6 @@ impl App {
                 results[index] = Some(Err(Problem::log(&error, Some(&id))));
             }
         }
-        askwhen_process::metrics::get().bridge_ack_seconds.observe(started.elapsed().as_secs_f64());
         Ok(batch_answer(results.into_iter().flatten().collect(), asked.request_id))
     }
 }

@@ -91,8 +91,7 @@ impl App {
         let (project, asked_at) = (asked.caller.project.clone(), self.clock.now());
         let request_id = asked.request_id.to_owned();
         let erase = Internal::Erase(Erase { project, user_id: user_id.clone(), asked_at, request_id });
-        let mut waiter = self.send_internal(self.journal_of(&user_id), &user_id, &erase).await?;
-        let reply = tokio::time::timeout(self.reply_timeout, waiter.next()).await.ok().flatten();
+        let reply = self.ask_internal(self.journal_of(&user_id), &user_id, &erase).await?;
         if let Some(EngineReply::Refused { code, pointer, detail }) = reply {
             return Err(Problem::refused(&code, pointer, detail));
         }
@@ -120,8 +119,7 @@ impl App {
         let (project, asked_at) = (asked.caller.project.clone(), self.clock.now());
         let request_id = asked.request_id.to_owned();
         let request = AliasRequest { project, user_id: user_id.clone(), alias, asked_at, request_id };
-        let mut waiter = self.send_internal(self.journal_of(&user_id), &user_id, &Internal::Alias(request)).await?;
-        let reply = tokio::time::timeout(self.reply_timeout, waiter.next()).await.ok().flatten();
+        let reply = self.ask_internal(self.journal_of(&user_id), &user_id, &Internal::Alias(request)).await?;
         answer(reply, asked.caller.kind, None)
     }
 
@@ -149,8 +147,7 @@ impl App {
     async fn read_user(&self, query: Query) -> Result<Option<EngineReply>, Problem> {
         let user_id = query.user_id.clone();
         let at = self.journal_of(&user_id);
-        let mut waiter = self.send_internal(at, &user_id, &Internal::Query(query)).await?;
-        Ok(tokio::time::timeout(self.reply_timeout, waiter.next()).await.ok().flatten())
+        self.ask_internal(at, &user_id, &Internal::Query(query)).await
     }
 
     async fn ask_about(

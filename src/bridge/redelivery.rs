@@ -70,11 +70,9 @@ impl App {
         let partition = id::partition_of(&delivery.user_id, self.log.partitions());
         let key = delivery.user_id.clone();
         let redelivery = Internal::Redeliver { delivery, told_at, asked_at: self.clock.now() };
-        let mut waiter =
-            self.send_internal(TopicPartition { topic: Topic::Events, partition }, &key, &redelivery).await?;
-        match tokio::time::timeout(self.reply_timeout, waiter.next()).await {
-            Ok(Some(EngineReply::Body { server, .. })) => Ok(json_answer(202, server.as_str().to_owned())),
-            Ok(Some(EngineReply::Refused { code, pointer, detail })) => Err(Problem::refused(&code, pointer, detail)),
+        match self.ask_internal(TopicPartition { topic: Topic::Events, partition }, &key, &redelivery).await? {
+            Some(EngineReply::Body { server, .. }) => Ok(json_answer(202, server.as_str().to_owned())),
+            Some(EngineReply::Refused { code, pointer, detail }) => Err(Problem::refused(&code, pointer, detail)),
             _ => Ok(json_answer(202, known.to_string())),
         }
     }

@@ -197,8 +197,7 @@ impl App {
             survey_id: Some(survey_id.to_owned()),
             link_id: Some(link.name()),
         };
-        let mut waiter = self.send_internal(self.journal_of(user), user, &Internal::Query(query)).await?;
-        let reply = tokio::time::timeout(self.reply_timeout, waiter.next()).await.ok().flatten();
+        let reply = self.ask_internal(self.journal_of(user), user, &Internal::Query(query)).await?;
         Ok(matches!(reply, Some(EngineReply::Refused { code, .. }) if code == "link_used"))
     }
 
@@ -221,8 +220,7 @@ impl App {
             survey_id: None,
             link_id: None,
         };
-        let mut waiter = self.send_internal(self.journal_of(user), user, &Internal::Query(query)).await?;
-        let reply = tokio::time::timeout(self.reply_timeout, waiter.next()).await.ok().flatten();
+        let reply = self.ask_internal(self.journal_of(user), user, &Internal::Query(query)).await?;
         let Some(EngineReply::Body { server, .. }) = reply else { return Ok(BTreeMap::new()) };
         let known = server.value();
         let attributes = known["attributes"].as_object().into_iter().flatten();

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
+use std::time::Instant;
+use tokio::sync::oneshot;
 
 use crate::error::Error;
 use crate::record::{AppendedRange, NewRecord, TopicPartition};
@@ -27,7 +29,12 @@ pub enum Urgency {
 
 /// Where the outcome of an append goes once all of its records are durable.
 pub enum Ack {
-    Once(tokio::sync::oneshot::Sender<Result<AppendedRange, Error>>),
+    Once(oneshot::Sender<Result<AppendedRange, Error>>),
+    /// To a request, and how long it took to the histogram of acknowledgements.
+    Request {
+        sender: oneshot::Sender<Result<AppendedRange, Error>>,
+        began: Instant,
+    },
     /// To the queue of a partition's runtime, with the tag of the append.
     Tagged {
         tag: u64,
@@ -40,8 +47,50 @@ impl Ack {
         match self {
             // The receiver may be gone.
             Ack::Once(sender) => drop(sender.send(outcome)),
+            Ack::Request { sender, began } => {
+                if outcome.is_ok() {
+                    let seconds = began.elapsed().as_secs_f64();
+                    askwhen_process::metrics::get().bridge_ack_seconds.observe(seconds);
+                }
+                drop(sender.send(outcome));
+            }
             Ack::Tagged { tag, queue } => queue.send(tag, outcome),
         }
+    }
+}
+
+/// An append of a request, under way.
+#[derive(Debug)]
+pub struct PendingAppend {
+    pub(crate) outcome: oneshot::Receiver<Result<AppendedRange, Error>>,
+    pub(crate) deadline: tokio::time::Instant,
+}
+
+impl PendingAppend {
+    /// Whether its outcome is there.
+    pub fn is_over(&self) -> bool {
+        !self.outcome.is_empty()
+    }
+
+    /// Waits until all of its records are durable, or for [`REQUEST_TIMEOUT`](crate::REQUEST_TIMEOUT)
+    /// since it began.
+    ///
+    /// # Errors
+    /// See [`Error::class`].
+    pub async fn durable(self) -> Result<AppendedRange, Error> {
+        let appended = match tokio::time::timeout_at(self.deadline, self.outcome).await {
+            Ok(Ok(appended)) => appended,
+            // The sender was dropped without an outcome.
+            Ok(Err(_)) => Err(Error::Unknown("nobody answered for the record".into())),
+            Err(_) => Err(Error::Unknown("the log has not answered in time".into())),
+        };
+        askwhen_process::fault::point("acked");
+        appended
+    }
+
+    /// Somebody has answered its records, so they are durable: only then they can be read.
+    pub fn was_answered(self) {
+        askwhen_process::fault::point("acked");
     }
 }
 
@@ -100,7 +149,7 @@ impl AckQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     fn is_notified(notify: &Notify) -> bool {
         let began = Instant::now();

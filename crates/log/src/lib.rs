@@ -19,7 +19,7 @@ use askwhen_domain::time::Millis;
 use askwhen_process::thread::Notify;
 use askwhen_wire::topic::Topic;
 
-pub use ack::{Ack, AckQueue, AckSender, Append, Urgency};
+pub use ack::{Ack, AckQueue, AckSender, Append, PendingAppend, Urgency};
 pub use embedded::{DiskClaim, Embedded};
 pub use error::{Class, Error};
 pub use fetch::{Fetch, FetchBatch};
@@ -116,20 +116,19 @@ impl Log {
     /// # Errors
     /// See [`Error::class`].
     pub async fn append_durably(&self, at: TopicPartition, records: Vec<NewRecord>) -> Result<AppendedRange, Error> {
+        self.begin_append(at, records).durable().await
+    }
+
+    /// The same for whoever has something else to wait for meanwhile.
+    pub fn begin_append(&self, at: TopicPartition, records: Vec<NewRecord>) -> PendingAppend {
         askwhen_process::fault::point("parsed");
-        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let (sender, outcome) = tokio::sync::oneshot::channel();
+        let ack = Ack::Request { sender, began: std::time::Instant::now() };
         match self {
-            Log::Kafka(log) => log.append_in_time(at, records, Ack::Once(sender)),
-            _ => self.append(at, records, Ack::Once(sender)),
+            Log::Kafka(log) => log.append_in_time(at, records, ack),
+            _ => self.append(at, records, ack),
         }
-        let appended = match tokio::time::timeout(REQUEST_TIMEOUT, receiver).await {
-            Ok(Ok(appended)) => appended,
-            // The sender was dropped without an outcome.
-            Ok(Err(_)) => Err(Error::Unknown("nobody answered for the record".into())),
-            Err(_) => Err(Error::Unknown("the log has not answered in time".into())),
-        };
-        askwhen_process::fault::point("acked");
-        appended
+        PendingAppend { outcome, deadline: tokio::time::Instant::now() + REQUEST_TIMEOUT }
     }
 
     /// Appends records and blocks until all are durable. A log without threads is stepped

@@ -90,7 +90,7 @@ impl Jobs {
             Some(not_written(failed))
         } else if self.closed {
             Some(Error::Closed)
-        } else if matches!(job.ack, Ack::Once(_)) && self.queued_bytes + job.len_bytes > MAX_QUEUED_BYTES {
+        } else if !matches!(job.ack, Ack::Tagged { .. }) && self.queued_bytes + job.len_bytes > MAX_QUEUED_BYTES {
             // Partitions bound their unacknowledged bytes themselves.
             Some(Error::Overloaded)
         } else {
