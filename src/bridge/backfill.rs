@@ -54,7 +54,7 @@ impl App {
         self.refuse_disabled(&shown)?;
         let read = definition::endpoint(&shown.record.body.value(), None, Target::Trusted).map_err(Problem::fields)?;
         let project = asked.caller.project.clone();
-        let lists = self.lists()?.clone();
+        let lists = self.lists().await?.clone();
         let kept_since = self.view.kept_since(&project, self.clock.now());
         let (log, endpoint) = (self.log.clone(), Arc::new(read.endpoint));
         let wanted = BackfillScope { log, lists, project, endpoint, span, kept_since };

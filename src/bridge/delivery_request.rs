@@ -19,7 +19,7 @@ use askwhen_wire::topics::SignedRequest;
 impl App {
     pub(super) async fn delivery(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
         let project = &asked.caller.project;
-        let found = self.lists()?.delivery(project, &asked.route.parts[0]).map_err(unlisted)?;
+        let found = self.lists().await?.delivery(project, &asked.route.parts[0]).map_err(unlisted)?;
         let listed = found.ok_or_else(|| Problem::not_found("there is no such delivery"))?;
         let mut row = listed.shown;
         self.show_hold(project, &mut row);

@@ -116,7 +116,7 @@ impl App {
         while !self.ending.load(Ordering::Acquire) {
             tokio::time::sleep(LOOK_EVERY).await;
             let moved = self.view.moved_anywhere(Kind::Job);
-            if rested == Some(moved) || self.lists().is_err() {
+            if rested == Some(moved) || self.whole_lists().is_err() {
                 continue;
             }
             match self.next_job() {
@@ -154,7 +154,7 @@ impl App {
 
     /// What a job has still to send, oldest first.
     pub(super) async fn job_work(&self, project: &str, job: &JobRecord) -> Result<JobWork, Problem> {
-        let lists = self.lists()?.clone();
+        let lists = self.lists().await?.clone();
         let span = job.span();
         let filter = match job.kind {
             JobKind::Resend => delivery_filter(&job.parameters["filter"])?,
@@ -181,7 +181,7 @@ impl App {
         let read = definition::endpoint(&body, None, Target::Trusted).map_err(Problem::fields)?;
         let scope = BackfillScope {
             log: self.log.clone(),
-            lists: self.lists()?.clone(),
+            lists: self.lists().await?.clone(),
             project: project.to_owned(),
             endpoint: Arc::new(read.endpoint),
             span: job.span(),

@@ -234,7 +234,7 @@ impl App {
                 return Err(Problem::field(Code::Invalid, "/dry_run", "a backtest changes nothing: it has no dry_run"));
             }
             if self.history.is_none() {
-                return Err(self.lists().err().unwrap_or_else(Problem::overloaded));
+                return Err(self.whole_lists().err().unwrap_or_else(Problem::overloaded));
             }
         } else {
             job.total = self.job_work(project, &job).await?.count();

@@ -150,7 +150,15 @@ impl Query {
 }
 
 impl App {
-    pub(super) fn lists(&self) -> Result<&Arc<dyn Lists>, Problem> {
+    /// The lists, with all that was there when they were asked for.
+    pub(super) async fn lists(&self) -> Result<&Arc<dyn Lists>, Problem> {
+        let lists = self.whole_lists()?;
+        lists.look().await;
+        Ok(lists)
+    }
+
+    /// The lists, unless they are being made again.
+    pub(super) fn whole_lists(&self) -> Result<&Arc<dyn Lists>, Problem> {
         let wait = std::time::Duration::from_secs(60);
         let missing = || Problem::later(503, "no_console", "this process does not run the role console", wait);
         let lists = self.lists.as_ref().ok_or_else(missing)?;
@@ -162,8 +170,8 @@ impl App {
         Ok(lists)
     }
 
-    pub(super) fn list(&self, asked: &RequestContext<'_>, list: List) -> Result<Answer, Problem> {
-        let lists = self.lists()?;
+    pub(super) async fn list(&self, asked: &RequestContext<'_>, list: List) -> Result<Answer, Problem> {
+        let lists = self.lists().await?;
         // Only deliveries have endpoints and attempts.
         let known = if list == List::Deliveries { &DELIVERY_FILTERS[..] } else { &DELIVERY_FILTERS[..5] };
         let query = page(asked.query, known)?;
@@ -197,15 +205,15 @@ impl App {
     }
 
     pub(super) async fn causes(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
-        let lists = self.lists()?.clone();
+        let lists = self.lists().await?.clone();
         let query = page(asked.query, &["since"])?;
         let (project, since) = (asked.caller.project.clone(), query.time("since")?.unwrap_or(0));
         let causes = run_blocking(move || lists.causes(&project, since)).await?.map_err(unlisted)?;
         Ok(json_answer(200, json!({"causes": causes}).to_string()))
     }
 
-    pub(super) fn stats(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
-        let lists = self.lists()?;
+    pub(super) async fn stats(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
+        let lists = self.lists().await?;
         let query = page(asked.query, &["since", "until"])?;
         let (since, until) = (query.time("since")?, query.time("until")?);
         let survey = SurveyRef::new(&asked.caller.project, &asked.route.parts[0]);

@@ -1,5 +1,6 @@
 //! The port through which the bridge reads the console's projection.
 
+use futures_util::future::BoxFuture;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -22,6 +23,9 @@ pub trait Lists: Send + Sync {
     /// # Errors
     /// An invalid cursor, or a projection that cannot be read.
     fn list(&self, list: List, project: &str, filter: &Filter, page: PageRequest<'_>) -> Result<Page, ListError>;
+
+    /// Waits, after a while in which nobody has looked, until the lists are brought up to date.
+    fn look(&self) -> BoxFuture<'_, ()>;
 
     /// Whether the lists are complete.
     ///

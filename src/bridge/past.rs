@@ -92,7 +92,7 @@ impl App {
             let until = gone_at.map_or(until, |gone_at| gone_at.min(until));
             entries.extend(self.entries_under(&project, name, since, until, limit).await?);
         }
-        self.hide_answers(&project, &names, &mut entries)?;
+        self.hide_answers(&project, &names, &mut entries).await?;
         entries.sort_by(|a, b| (b.0, &b.1).cmp(&(a.0, &a.1)));
         if let Some(cursor) = cursor {
             entries.retain(|(at, id, _)| (*at, id.as_str()) < (cursor.at, cursor.id.as_str()));
@@ -132,7 +132,7 @@ impl App {
         until: Millis,
         limit: usize,
     ) -> Result<Vec<TimelineEntry>, Problem> {
-        let mut entries = self.listed_entries(project, name, since, until, limit)?;
+        let mut entries = self.listed_entries(project, name, since, until, limit).await?;
         let (project, user_id) = (project.to_owned(), name.to_owned());
         let request = TimelineRequest { project, user_id, since, until, limit: limit + 1 + SAME_TIME };
         entries.extend(self.read_history(move |history| history.timeline(request)).await?);
@@ -149,7 +149,7 @@ impl App {
     }
 
     /// The newest decisions and deliveries of a user from `since` to `until`, both inclusive.
-    fn listed_entries(
+    async fn listed_entries(
         &self,
         project: &str,
         user_id: &str,
@@ -157,7 +157,7 @@ impl App {
         until: Millis,
         limit: usize,
     ) -> Result<Vec<TimelineEntry>, Problem> {
-        let lists = self.lists()?;
+        let lists = self.lists().await?;
         let filter = Filter {
             user_id: Some(user_id.to_owned()),
             since: (since > 0).then_some(since),
@@ -182,7 +182,7 @@ impl App {
 
     /// Removes answers to anonymous surveys, and answers older than their survey's
     /// `retention`: the journal contains them until it is trimmed, but they are not shown.
-    fn hide_answers(
+    async fn hide_answers(
         &self,
         project: &str,
         names: &[(String, Option<Millis>)],
@@ -205,7 +205,8 @@ impl App {
                 ..Filter::default()
             };
             let wanted = PageRequest::first(MAX_DECISIONS);
-            decisions.extend(self.lists()?.list(List::Decisions, project, &filter, wanted).map_err(unlisted)?.rows);
+            decisions
+                .extend(self.lists().await?.list(List::Decisions, project, &filter, wanted).map_err(unlisted)?.rows);
         }
         let offers = decisions.iter().filter_map(|row| {
             let survey = &row["survey"];

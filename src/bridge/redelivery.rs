@@ -44,7 +44,7 @@ pub(super) const SEEN_WITHIN: Duration = Duration::from_secs(10);
 impl App {
     pub(super) async fn resend(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
         asked.no_members()?;
-        let (lists, project) = (self.lists()?, &asked.caller.project);
+        let (lists, project) = (self.lists().await?, &asked.caller.project);
         let place = lists.place(project, &asked.route.parts[0]).map_err(super::list_routes::unlisted)?;
         let place = place.ok_or_else(|| Problem::not_found("there is no such delivery"))?;
         let successor = lists.successor(project, &place.delivery_id).map_err(super::list_routes::unlisted)?;
@@ -89,7 +89,7 @@ impl App {
         self.refuse_disabled(&self.known_endpoint(asked)?)?;
         let endpoint = EndpointRef::new(&asked.caller.project, &asked.route.parts[0]);
         let turn = self.turn(endpoint).await?;
-        let lists = self.lists()?.clone();
+        let lists = self.lists().await?.clone();
         let (project, endpoint_id) = (endpoint.project.to_owned(), endpoint.endpoint_id.to_owned());
         let search = move || lists.recoverable(EndpointRef::new(&project, &endpoint_id), span, MAX_RECOVERED + 1);
         let found = run_blocking(search).await?;

@@ -53,7 +53,7 @@ pub enum LineFormat {
 
 impl App {
     pub(super) async fn results(&self, asked: &RequestContext<'_>) -> Result<Answer, Problem> {
-        let lists = self.lists()?.clone();
+        let lists = self.lists().await?.clone();
         let query = page(asked.query, &["since", "until", "version", "by"])?;
         let invalid = |detail: String| Problem::field(Code::Invalid, "", detail);
         let version = query.text("version").map(|text| text.parse());
@@ -73,9 +73,13 @@ impl App {
     }
 
     /// All responses to a survey, oldest first.
-    pub(super) fn response_lines(&self, asked: &RequestContext<'_>, format: LineFormat) -> Result<Answer, Problem> {
+    pub(super) async fn response_lines(
+        &self,
+        asked: &RequestContext<'_>,
+        format: LineFormat,
+    ) -> Result<Answer, Problem> {
         asked.no_query()?;
-        let lists = self.lists()?.clone();
+        let lists = self.lists().await?.clone();
         let definition = self.defined_survey(asked)?;
         let survey = SurveyKey::new(asked.caller.project.clone(), asked.route.parts[0].clone());
         let since = self.kept_since(&survey);

@@ -12,6 +12,7 @@ mod follow;
 mod kept;
 mod look_through;
 mod order;
+mod pace;
 mod projection;
 mod results;
 mod round;

@@ -91,8 +91,14 @@ impl Console {
         }
     }
 
+    /// Waits, after a while in which nobody has looked, until the lists are brought up to date.
+    pub async fn look(&self) {
+        self.shared.pace.look_and_wait().await;
+    }
+
     /// Reads the store; a damaged one is rebuilt.
     fn ask<T>(&self, question: impl FnOnce(&Store) -> Result<T, Error>) -> Result<T, Error> {
+        self.shared.pace.look();
         let store = self.shared.store.read().expect("no panic holds this lock").clone();
         let store = store.ok_or_else(|| Error::Failed("the lists cannot be opened; see the log".into()))?;
         let answer = question(&store);
@@ -176,6 +182,7 @@ impl Console {
 
     /// How often a list of a project has changed since the process started.
     pub fn moved(&self, project: &str, list: List) -> u64 {
+        self.shared.pace.look();
         let counts = self.shared.moved.lock().expect("no panic holds this lock");
         counts.get(&(project.to_owned(), list)).copied().unwrap_or(0)
     }

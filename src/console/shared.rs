@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 use super::error::Error;
+use super::pace::Pace;
 use askwhen_domain::time::Millis;
 use askwhen_process::thread::Notify;
 use askwhen_store::Store;
@@ -32,13 +33,14 @@ pub(super) struct Shared {
     /// By project and survey id, how long responses are kept; only surveys with a
     /// `retention`.
     pub(super) retentions: Mutex<BTreeMap<(String, String), Millis>>,
+    pub(super) pace: Pace,
 }
 
 impl Shared {
     pub fn new(open: OpenStore, notify: Arc<Notify>) -> Shared {
         let (store, damaged) = (RwLock::default(), Mutex::default());
         let (left, moved, retentions) = (AtomicU64::new(u64::MAX), Mutex::default(), Mutex::default());
-        Shared { open, store, damaged, left, notify, moved, retentions }
+        Shared { open, store, damaged, left, notify, moved, retentions, pace: Pace::default() }
     }
 
     /// For a store whose owner handles damage.

@@ -1,5 +1,6 @@
 //! Connects the console's lists to the bridge, which does not know the console.
 
+use futures_util::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -19,6 +20,10 @@ pub struct ConsoleLists(pub Arc<Console>);
 impl Lists for ConsoleLists {
     fn list(&self, list: List, project: &str, filter: &Filter, page: PageRequest<'_>) -> Result<Page, ListError> {
         self.0.list(list, project, filter, page).map_err(list_error)
+    }
+
+    fn look(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.0.look())
     }
 
     fn is_whole(&self) -> Result<(), Option<u64>> {
