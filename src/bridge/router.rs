@@ -3,6 +3,8 @@
 
 use http::Method;
 use percent_encoding::percent_decode_str;
+use std::ops::Range;
+use std::sync::LazyLock;
 
 use super::auth::Kind;
 use super::routes::{Name, TABLE};
@@ -32,8 +34,8 @@ pub enum NoRoute {
 /// Why there is none.
 pub fn find(method: &Method, path: &str) -> Result<Route, NoRoute> {
     let given: Vec<&str> = path.strip_prefix('/').ok_or(NoRoute::NotFound)?.split('/').collect();
-    for row in TABLE {
-        let Some(raw) = matches(row.template, &given) else { continue };
+    for (row, template) in TABLE.iter().zip(&*TEMPLATES) {
+        let Some(raw) = template.matches(&given) else { continue };
         // A route with GET also has HEAD, which load balancers and caches use.
         let name = if method == Method::HEAD { "GET" } else { method.as_str() };
         let known = row.methods.iter().find(|(known, ..)| *known == name);
@@ -70,26 +72,41 @@ pub fn find(method: &Method, path: &str) -> Result<Route, NoRoute> {
     Err(NoRoute::NotFound)
 }
 
-/// The undecoded parts of the path at the names of the template.
-fn matches(template: &str, given: &[&str]) -> Option<Vec<String>> {
-    let wanted: Vec<&str> = template[1..].split('/').collect();
-    let spread = wanted.iter().position(|part| part.ends_with("…}"));
-    let extra = given.len().checked_sub(wanted.len())?;
-    if extra > 0 && spread.is_none() {
-        return None;
+/// A template of [`TABLE`], taken apart.
+struct Template {
+    parts: Vec<&'static str>,
+    /// The part that may take several of a path.
+    spread: Option<usize>,
+}
+
+/// In the order of [`TABLE`]: they are compared with the path of each request.
+static TEMPLATES: LazyLock<Vec<Template>> =
+    LazyLock::new(|| TABLE.iter().map(|row| Template::of(row.template)).collect());
+
+impl Template {
+    fn of(template: &'static str) -> Template {
+        let parts: Vec<&str> = template[1..].split('/').collect();
+        Template { spread: parts.iter().position(|part| part.ends_with("…}")), parts }
     }
-    let mut parts = Vec::new();
-    let mut at = 0;
-    for (i, part) in wanted.iter().enumerate() {
-        let width = if Some(i) == spread { 1 + extra } else { 1 };
-        if part.starts_with('{') {
-            parts.push(given[at..at + width].join("/"));
-        } else if given[at] != *part {
+
+    /// How many parts of a path, and from which on, stand for each of its own.
+    fn places(&self, extra: usize) -> impl Iterator<Item = (&'static str, Range<usize>)> + '_ {
+        let before = move |i: usize| if self.spread.is_some_and(|spread| spread < i) { i + extra } else { i };
+        self.parts.iter().enumerate().map(move |(i, part)| (*part, before(i)..before(i + 1)))
+    }
+
+    /// The undecoded parts of the path at the names of the template.
+    fn matches(&self, given: &[&str]) -> Option<Vec<String>> {
+        let extra = given.len().checked_sub(self.parts.len())?;
+        if extra > 0 && self.spread.is_none() {
             return None;
         }
-        at += width;
+        let is_named = |part: &str| part.starts_with('{');
+        if self.places(extra).any(|(part, at)| !is_named(part) && given[at.start] != part) {
+            return None;
+        }
+        Some(self.places(extra).filter(|(part, _)| is_named(part)).map(|(_, at)| given[at].join("/")).collect())
     }
-    Some(parts)
 }
 
 #[cfg(test)]
