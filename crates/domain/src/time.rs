@@ -147,9 +147,31 @@ fn cut_fraction(text: &str) -> std::borrow::Cow<'_, str> {
 /// `2026-11-01T08:30:00.000Z`
 pub fn format_time(at: Millis) -> String {
     match civil_time(at) {
+        Some(t) if t.year() >= 0 => {
+            // Several of them are in each record, and writing the digits takes a fifth of what
+            // formatting takes.
+            let mut text = String::with_capacity("2026-11-01T08:30:00.000Z".len());
+            push_digits(&mut text, t.year().unsigned_abs().into(), 4, '-');
+            push_digits(&mut text, t.month().unsigned_abs().into(), 2, '-');
+            push_digits(&mut text, t.day().unsigned_abs().into(), 2, 'T');
+            push_digits(&mut text, t.hour().unsigned_abs().into(), 2, ':');
+            push_digits(&mut text, t.minute().unsigned_abs().into(), 2, ':');
+            push_digits(&mut text, t.second().unsigned_abs().into(), 2, '.');
+            push_digits(&mut text, t.millisecond().unsigned_abs().into(), 3, 'Z');
+            text
+        }
         Some(t) => format!("{t:.3}Z"),
         None => format!("{at}ms"),
     }
+}
+
+/// Appends a number of so many digits, and a character.
+fn push_digits(text: &mut String, number: u32, digits: u32, then: char) {
+    for place in (0..digits).rev() {
+        let digit = number / 10_u32.pow(place) % 10;
+        text.push(char::from_digit(digit, 10).unwrap_or('0'));
+    }
+    text.push(then);
 }
 
 /// `2026-11-01T08:30:00+00:00`, whole seconds.

@@ -1,7 +1,8 @@
-//! The strict reader in front of every JSON body. It finds, with the byte offset, what
-//! serde_json accepts or reports vaguely: duplicate members, a byte-order mark, lone
-//! surrogates, numbers beyond a float.
+//! The strict reader in front of every JSON body, and how records and bodies are written. The
+//! reader finds, with the byte offset, what serde_json accepts or reports vaguely: duplicate
+//! members, a byte-order mark, lone surrogates, numbers beyond a float.
 
+use serde::Serialize;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 
@@ -9,6 +10,17 @@ use std::borrow::Cow;
 pub const MAX_DEPTH: usize = 64;
 /// The same when only the outline is read; it bounds the memory.
 const MAX_OUTLINE_DEPTH: usize = 4_096;
+
+/// About how many bytes a record or body takes: with this room most are written without their
+/// bytes being moved on the way.
+const WRITTEN_BYTES: usize = 1 << 10;
+
+/// The JSON of a value that always serialises: of records and bodies.
+pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(WRITTEN_BYTES);
+    serde_json::to_writer(&mut bytes, value).expect("a record serialises");
+    bytes
+}
 
 /// What is wrong with a text that should be one JSON value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -110,7 +110,7 @@ pub fn body(kind: EventType, at: Millis, data: &Data) -> Vec<u8> {
             updated_at: time::format_time(data.updated_at),
         },
     };
-    serde_json::to_vec(&body).expect("a body serialises")
+    crate::json::encode(&body)
 }
 
 fn activation(fact: &ActivationFact) -> Activation<'_> {

@@ -413,7 +413,7 @@ pub fn encode(record: &Record<'_>) -> Vec<u8> {
             out.answers = Some(given.answers.iter().map(written_answer).collect());
         }
     }
-    serde_json::to_vec(&out).expect("a record serialises")
+    json::encode(&out)
 }
 
 fn written_properties(text: &str) -> Option<&RawValue> {

@@ -26,6 +26,7 @@ pub use retry::RetryRecord;
 
 use serde::Serialize;
 
+use crate::json;
 use askwhen_domain::id::RecordPosition;
 
 /// Header of every output: its id, the same after a crash or in a replay.
@@ -63,7 +64,7 @@ impl Source {
 
 /// The value of a record.
 pub fn encode<T: Serialize>(record: &T) -> Vec<u8> {
-    serde_json::to_vec(record).expect("a record serialises")
+    json::encode(record)
 }
 
 #[cfg(test)]
