@@ -46,6 +46,8 @@ const LAST_KEY: &[u8] = b"last";
 const INCARNATION_KEY: &[u8] = b"incarnation";
 const FORMAT_KEY: &[u8] = b"format";
 const FORMAT: &[u8] = &[6];
+/// Key that says that facts are noted once.
+const FACTS_KEY: &[u8] = b"facts_once";
 const ROUND_BYTES: usize = 1 << 20;
 const PRUNE_EVERY: Duration = Duration::from_secs(10);
 const PRUNE_ERASED_EVERY: Duration = Duration::from_secs(3_600);
@@ -243,6 +245,7 @@ impl Follower {
             }
             make_anew(store, &incarnation)?;
         }
+        forget_known_facts(store)?;
         let positions: Option<BTreeMap<String, u64>> = stored(store, POSITIONS)?;
         let last: BTreeMap<String, u32> = stored(store, LAST_KEY)?.unwrap_or_default();
         let is_new = positions.is_none();
@@ -467,6 +470,20 @@ fn noted(at: TopicPartition, offset: u64) -> u64 {
 fn stored<T: DeserializeOwned>(store: &Store, key: &[u8]) -> Result<Option<T>, Error> {
     let damaged = |e: serde_json::Error| Error::Damaged(format!("the positions of the lists are unreadable: {e}"));
     store.get(families::META, key)?.map(|bytes| serde_json::from_slice(&bytes).map_err(damaged)).transpose()
+}
+
+/// Removes, once, what earlier versions noted of facts a second time.
+fn forget_known_facts(store: &Store) -> Result<(), Error> {
+    if store.get(families::META, FACTS_KEY)?.is_some() {
+        return Ok(());
+    }
+    let mut batch = Batch::default();
+    let first = store.ascending(families::INDEX, &[order::KNOWN_FACTS], 1)?;
+    if first.first().is_some_and(|(key, _)| key.first() == Some(&order::KNOWN_FACTS)) {
+        batch.delete_range(families::INDEX, [order::KNOWN_FACTS], [order::KNOWN_FACTS + 1]);
+    }
+    batch.put(families::META, FACTS_KEY, []);
+    Ok(store.write(batch)?)
 }
 
 /// Empties a projection of another format or log; its contents are in the topics.

@@ -40,7 +40,7 @@ pub fn apply_decision(value: &[u8], source: RecordPosition, round: &mut Round<'_
     // The row of an erased user is gone and cannot show that this is a copy; but the facts
     // of a decision are remembered together, so one of its surveys shows it.
     if let Some((survey_id, _)) = verdicts.first()
-        && stats::is_counted(batch, SurveyRef::new(&project, survey_id), CONSIDERED, &id)?
+        && stats::is_counted(batch, SurveyRef::new(&project, survey_id), &OfferFact { at, name: CONSIDERED, id: &id })?
     {
         return Ok(ReadOutcome::Read);
     }
@@ -62,7 +62,7 @@ pub fn apply_decision(value: &[u8], source: RecordPosition, round: &mut Round<'_
 fn remember(project: &str, id: &str, at: Millis, verdicts: &[(String, String)], batch: &mut WriteBatch<'_>) {
     for (survey_id, ending) in verdicts {
         for name in [CONSIDERED, ending] {
-            stats::remember(batch, SurveyRef::new(project, survey_id), OfferFact { at, name, id });
+            stats::remember(batch, SurveyRef::new(project, survey_id), &OfferFact { at, name, id });
         }
     }
 }
@@ -83,7 +83,8 @@ pub fn apply_response(value: &[u8], source: RecordPosition, round: &mut Round<'_
     }
     let before = before.cloned();
     let (batch, survey) = (&mut round.batch, SurveyRef::new(&data.project, &data.survey_id));
-    if !data.answers.is_empty() {
+    let was_answered = before.as_ref().is_some_and(|row| !row.response.answers.is_empty());
+    if !data.answers.is_empty() && !was_answered {
         // The first answer's time, whichever record is read first.
         stats::count_fact(batch, survey, OfferFact { at, name: "answered", id: &id })?;
     }

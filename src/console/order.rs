@@ -172,6 +172,7 @@ fn number(list: List) -> u8 {
 pub const MINUTES: u8 = 4;
 pub const FACTS: u8 = 5;
 pub const ERASED: u8 = 6;
+/// What earlier versions noted beside [`FACTS`]: the same without the time.
 pub const KNOWN_FACTS: u8 = 7;
 pub const UNKNOWN: u8 = 8;
 pub const RESULTS: u8 = 9;

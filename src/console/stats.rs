@@ -49,31 +49,31 @@ pub fn count(batch: &mut WriteBatch<'_>, survey: SurveyRef<'_>, at: Millis, name
 /// # Errors
 /// When the store cannot be read.
 pub fn count_fact(batch: &mut WriteBatch<'_>, survey: SurveyRef<'_>, fact: OfferFact<'_>) -> Result<(), Error> {
-    if is_counted(batch, survey, fact.name, fact.id)? {
+    if is_counted(batch, survey, &fact)? {
         return Ok(());
     }
-    let (at, name) = (fact.at, fact.name);
-    remember(batch, survey, fact);
-    count(batch, survey, at, &[name])
+    remember(batch, survey, &fact);
+    count(batch, survey, fact.at, &[fact.name])
 }
 
-/// Whether a fact of this name and id was counted.
+/// Whether a fact was counted. A copy of the record that says it has the same time.
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn is_counted(batch: &WriteBatch<'_>, survey: SurveyRef<'_>, name: &str, id: &str) -> Result<bool, Error> {
-    Ok(batch.get(&[of_survey(order::KNOWN_FACTS, survey), fact_key(name, id)].concat())?.is_some())
+pub fn is_counted(batch: &WriteBatch<'_>, survey: SurveyRef<'_>, fact: &OfferFact<'_>) -> Result<bool, Error> {
+    Ok(batch.get(&fact.key(survey))?.is_some())
 }
 
 /// Notes that a fact was counted.
-pub fn remember(batch: &mut WriteBatch<'_>, survey: SurveyRef<'_>, fact: OfferFact<'_>) {
-    let key = fact_key(fact.name, fact.id);
-    batch.put([of_survey(order::KNOWN_FACTS, survey), key.clone()].concat(), Vec::new());
-    batch.put([of_survey(order::FACTS, survey), keys::timed(fact.at, &key)].concat(), fact.name.into());
+pub fn remember(batch: &mut WriteBatch<'_>, survey: SurveyRef<'_>, fact: &OfferFact<'_>) {
+    batch.put(fact.key(survey), fact.name.into());
 }
 
-fn fact_key(name: &str, id: &str) -> Vec<u8> {
-    [name.as_bytes(), &[0], id.as_bytes()].concat()
+impl OfferFact<'_> {
+    fn key(&self, survey: SurveyRef<'_>) -> Vec<u8> {
+        let named = [self.name.as_bytes(), &[0], self.id.as_bytes()].concat();
+        [of_survey(order::FACTS, survey), keys::timed(self.at, &named)].concat()
+    }
 }
 
 /// Removes minutes from before a time, and single facts from before another.
@@ -84,19 +84,10 @@ pub fn prune(store: &Store, minutes_before: Millis, facts_before: Millis, limit:
     let mut batch = Batch::default();
     for (first, before) in [(order::FACTS, facts_before), (order::MINUTES, minutes_before.div_euclid(MINUTE))] {
         for (key, _) in order::expired(store, families::INDEX, &[first], 2, before, limit)? {
-            if first == order::FACTS {
-                batch.delete(families::INDEX, known_of(&key));
-            }
             batch.delete(families::INDEX, key);
         }
     }
     Ok(store.write(batch)?)
-}
-
-/// The key under which a fact is noted as counted: the same without its time.
-fn known_of(fact: &[u8]) -> Vec<u8> {
-    let named: usize = fact[1..].split(|byte| *byte == 0).take(2).map(|part| part.len() + 1).sum();
-    [&[order::KNOWN_FACTS], &fact[1..1 + named], &fact[1 + named + 8..]].concat()
 }
 
 /// The counters of a survey in a time span.
