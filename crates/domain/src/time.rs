@@ -319,6 +319,14 @@ mod tests {
     }
 
     #[test]
+    fn times_are_written_as_the_calendar_formats_them() {
+        for at in [FIRST, LAST, 0, -1, 1, 999, 951_782_399_999, 1_796_076_881_884, FIRST - 1, LAST + 1, Millis::MAX] {
+            let formatted = civil_time(at).map_or_else(|| format!("{at}ms"), |time| format!("{time:.3}Z"));
+            assert_eq!(format_time(at), formatted);
+        }
+    }
+
+    #[test]
     fn the_last_second_that_can_be_spelled_is_a_time() {
         for text in ["9999-12-31T23:59:59Z", "9999-12-31T23:59:59.9999999+00:00", "9999-12-31T23:59:59-00:00"] {
             let at = parse_time(text).unwrap_or_else(|wanted| panic!("{text}: {wanted}"));
