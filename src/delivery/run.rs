@@ -331,7 +331,8 @@ impl Loop {
     /// Takes the results of attempts and appends; returns whether there were any.
     fn finish(&mut self) -> bool {
         let mut worked = false;
-        while let Ok((item, row, result)) = self.ended.receiver.try_recv() {
+        while let Ok(ended) = self.ended.receiver.try_recv() {
+            let (item, row, result) = *ended;
             worked = true;
             fault::point("sent");
             let stored = self.stored(item.partition, &item.delivery_id, result.outcome);

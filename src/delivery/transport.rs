@@ -40,8 +40,9 @@ pub(super) struct AttemptStart {
     pub keys: Keys,
 }
 
-/// What the loop hears of an attempt that is over.
-pub(super) type EndedAttempt = (Item, PendingDelivery, AttemptResult);
+/// What the loop hears of an attempt that is over. Boxed, because a channel takes room for many
+/// of them at a time.
+pub(super) type EndedAttempt = Box<(Item, PendingDelivery, AttemptResult)>;
 
 impl ReadyTransport {
     /// # Errors
@@ -77,7 +78,7 @@ impl ReadyTransport {
                     let sending = sender.send(&row.delivery, &defined, &keys, row.attempt + 1);
                     let outcome = AssertUnwindSafe(sending).catch_unwind().await.unwrap_or_else(|_| sender.panicked());
                     // The loop may have stopped; a restart sends again.
-                    drop(ended.send((item, row, outcome)));
+                    drop(ended.send(Box::new((item, row, outcome))));
                     notify.notify();
                 });
             }
@@ -181,7 +182,7 @@ impl SimulatedAttempt {
             version: self.defined.version,
         };
         // The loop may have died.
-        drop(self.ended.send((self.item, self.row, went)));
+        drop(self.ended.send(Box::new((self.item, self.row, went))));
         self.notify.notify();
     }
 }
