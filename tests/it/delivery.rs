@@ -1,9 +1,14 @@
 //! Attempts, retries and ends, by the test clock.
 
 use futures::stream::{FuturesUnordered, StreamExt as _};
+use http_body_util::BodyExt as _;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -303,6 +308,56 @@ async fn metric(server: &Server, name: &str) -> f64 {
     let text = String::from_utf8_lossy(&server.get("/metrics").await.bytes).into_owned();
     let line = text.lines().find_map(|line| line.strip_prefix(name));
     line.and_then(|rest| rest.trim().parse().ok()).unwrap_or_else(|| panic!("{name} is in {text}"))
+}
+
+/// A receiver that answers nothing before as many requests as it waits for are there, and
+/// counts its connections.
+async fn gathering(wanted: usize) -> (String, Arc<AtomicUsize>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}/hook", listener.local_addr().expect("an address"));
+    let (accepted, gathered) = (Arc::new(AtomicUsize::new(0)), Arc::new(tokio::sync::Barrier::new(wanted)));
+    let connections = accepted.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            connections.fetch_add(1, Ordering::AcqRel);
+            let gathered = gathered.clone();
+            tokio::spawn(async move {
+                let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+                    let gathered = gathered.clone();
+                    async move {
+                        request.into_body().collect().await.expect("a body");
+                        gathered.wait().await;
+                        Ok::<_, Infallible>(hyper::Response::new(String::new()))
+                    }
+                });
+                drop(http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
+            });
+        }
+    });
+    (url, accepted)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn as_many_connections_as_are_used_at_once_are_used_again() {
+    const AT_ONCE: usize = 64;
+    let server = Server::on(Arc::new(tempfile::tempdir().expect("a folder")), &["--dev"], &[]).await;
+    let (url, connections) = gathering(AT_ONCE).await;
+    let body = json!({"url": url, "events": ["response.completed"], "concurrency": AT_ONCE});
+    server.put("/v1/endpoints/busy", body).await;
+    server.put("/v1/surveys/open", open_survey()).await;
+    for wave in 1..=3 {
+        let users: Vec<String> = (0..AT_ONCE).map(|n| format!("w{wave}-{n}")).collect();
+        futures::stream::iter(&users).for_each_concurrent(16, |user| answer_one(&server, user)).await;
+        let delivered = (wave * AT_ONCE) as f64;
+        server
+            .until("all have arrived", async || {
+                metric(&server, "askwhen_delivery_attempts_total{outcome=\"delivered\"}").await >= delivered
+            })
+            .await;
+    }
+    let opened = connections.load(Ordering::Acquire);
+    // A connection may have been begun for a request that another, just free, has taken.
+    assert!((AT_ONCE..AT_ONCE + 16).contains(&opened), "{opened} connections for {AT_ONCE} requests at once");
 }
 
 #[tokio::test(flavor = "multi_thread")]
