@@ -437,6 +437,40 @@ fn responses_go_when_their_survey_says_and_results_with_them() {
     assert_eq!(console.list(List::Responses, "default", &user, PageRequest::first(50)).expect("listed").rows.len(), 2);
 }
 
+#[test]
+fn facts_that_earlier_versions_noted_twice_are_noted_once_and_count_once() {
+    let world = World::new();
+    let data = Data { response_id: "r1".into(), survey_id: "s".into(), ..Data::sample("default", NOW) };
+    let record = topics::ResponseRecord::of(EventType::Completed, NOW, &data);
+    world.write(Topic::Responses, 1, topics::encode(&record));
+    let counted = |console: &Console| {
+        let stats = console.stats(SurveyRef::new("default", "s"), None, None).expect("read");
+        (stats["answered"].clone(), stats["completed"].clone())
+    };
+    let console = world.console();
+    until("it is counted", || counted(&console) == (json!(1), json!(1)));
+    drop(console);
+    let store = world.store();
+    let mut batch = Batch::default();
+    let known = [&[super::order::KNOWN_FACTS], &b"default\0s\0completed\0r1"[..]].concat();
+    batch.put(families::INDEX, known.clone(), []);
+    batch.delete(families::META, b"facts_once");
+    store.write(batch).expect("written");
+    world.write(Topic::Responses, 1, topics::encode(&record));
+    world.write(
+        Topic::Responses,
+        2,
+        topics::encode(&topics::ResponseRecord::of(
+            EventType::Completed,
+            NOW,
+            &Data { response_id: "r2".into(), ..data.clone() },
+        )),
+    );
+    let console = world.console();
+    until("the second is counted", || counted(&console) == (json!(2), json!(2)));
+    assert_eq!(store.get(families::INDEX, &known).expect("read"), None);
+}
+
 /// Takes records in one after the other, as if each came in a round of its own.
 fn take_in(store: &Store, take: impl FnOnce(&mut Round<'_>) -> Result<(), Error>) {
     let mut round = Round::new(store);
