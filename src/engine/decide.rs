@@ -213,15 +213,20 @@ impl Engine {
             }
             return Ok(());
         }
+        let decided = match &out.reply {
+            Some(Reply::Decided(decision)) => Some(decision.server_body()),
+            _ => None,
+        };
         for item in &out.items {
-            effects.outputs.push(outputs::encode(ctx, item));
+            effects.outputs.push(outputs::encode(ctx, item, decided.as_ref()));
         }
         effects.reply = match out.reply {
             Some(Reply::Decided(decision)) => {
                 if let Some(metrics) = self.metrics() {
                     metrics.engine_decisions.with_label_values(&[decision.reason.name()]).inc();
                 }
-                let (server, client) = (decision.server_body(), decision.client_body());
+                let server = decided.unwrap_or_else(|| decision.server_body());
+                let client = decision.client_body();
                 if let Some(hash) = hash {
                     self.recent.keep(hash, ctx.now, server.clone(), client.clone());
                 }

@@ -1,6 +1,7 @@
 //! Encodes the domain's outputs as records of topics, and its replies as bodies.
 
 use serde::Serialize;
+use std::borrow::Cow;
 
 use askwhen_domain::eligibility::apply::{self, AnswerView, ApplyContext, LinkView, OfferView};
 use askwhen_domain::eligibility::decision::Offered;
@@ -12,15 +13,16 @@ use askwhen_domain::webhook::message::Delivery;
 use askwhen_partition::{EngineReply, Output, RecordContext};
 use askwhen_wire::record::EndpointHealthReport;
 use askwhen_wire::topic::Topic;
-use askwhen_wire::topics::{self, DecisionRecord, DeliveryRecord, DisplayRecord, RejectRecord, ResponseRecord};
+use askwhen_wire::topics::{self, DeliveryRecord, DisplayRecord, RejectRecord, ResponseRecord};
 
-pub fn encode(ctx: ApplyContext<'_>, item: &apply::Output) -> Output {
+/// Encodes an output. `decided` is the body for server keys of the decision that the record has
+/// led to, if any: it is serialised once.
+pub fn encode(ctx: ApplyContext<'_>, item: &apply::Output, decided: Option<&Json>) -> Output {
     let (topic, id, value) = match item {
-        apply::Output::Decision(decision) => (
-            Topic::Decisions,
-            decision.decision_id.clone(),
-            topics::encode(&DecisionRecord::of(ctx.project_id, decision)),
-        ),
+        apply::Output::Decision(decision) => {
+            let body = decided.map_or_else(|| Cow::Owned(decision.server_body()), Cow::Borrowed);
+            (Topic::Decisions, decision.decision_id.clone(), topics::decision::encode(ctx.project_id, &body))
+        }
         apply::Output::Response { kind, at, data, left_behind } => (
             Topic::Responses,
             ctx.origin.id(Kind::Response, &[kind.name()]),

@@ -34,6 +34,13 @@ impl Json {
         Json(serde_json::to_string(value).expect("a plain value serialises").into())
     }
 
+    /// The same for a text of about so many bytes, which then do not move while it grows.
+    pub fn of_about<T: Serialize>(value: &T, about_bytes: usize) -> Json {
+        let mut text = Vec::with_capacity(about_bytes);
+        serde_json::to_writer(&mut text, value).expect("a plain value serialises");
+        Json(String::from_utf8(text).expect("JSON is UTF-8").into())
+    }
+
     /// A value in canonical form: `1.0` and `1e0` become `1`. A number with more digits
     /// than a double holds stays as it is.
     pub fn canonical(value: &Value) -> Json {

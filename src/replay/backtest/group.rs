@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::super::{Error, Progress, Source};
@@ -317,7 +318,7 @@ impl GroupReader<'_> {
                 tallies.open.push(HypotheticalOffer { version: v, part: i, offset, user_id, offered });
             }
             decisions.extend(items.into_iter().filter_map(|item| match item {
-                askwhen_domain::eligibility::apply::Output::Decision(decision) => Some(*decision),
+                askwhen_domain::eligibility::apply::Output::Decision(decision) => Some(Arc::unwrap_or_clone(decision)),
                 _ => None,
             }));
             let now = parts[i].tried[v].replayer.meta.now;

@@ -285,13 +285,18 @@ struct ClientView<'a> {
     survey: Option<Offered>,
 }
 
+/// About how many bytes a body takes without its evaluations.
+const BODY_BYTES: usize = 1_024;
+/// About how many bytes an evaluation takes.
+const EVALUATION_BYTES: usize = 128;
+
 impl Decision {
     pub fn server_body(&self) -> Json {
-        Json::of(self)
+        Json::of_about(self, BODY_BYTES + EVALUATION_BYTES * self.evaluations.len())
     }
 
     pub fn client_body(&self) -> Json {
-        Json::of(&ClientView {
+        let view = ClientView {
             decision_id: &self.decision_id,
             event_id: &self.event_id,
             user_id: &self.user_id,
@@ -299,6 +304,7 @@ impl Decision {
             decided_at: time::format_time(self.decided_at),
             reason: self.reason.client_name(),
             survey: self.survey.clone().map(Offered::for_client),
-        })
+        };
+        Json::of_about(&view, BODY_BYTES)
     }
 }

@@ -113,7 +113,7 @@ fn targeting_looks_at_attributes_and_at_what_other_surveys_have_been() {
     let body = Body::Trigger { trigger: "Other".into(), properties: "{}", context: Context::default() };
     let reply = play.apply(11 * MINUTE, ClientTimes::default(), None, body).reply.clone();
     let Some(Reply::Decided(decision)) = reply else { panic!("{reply:?}") };
-    let offer = decision.survey.expect("offered").offer_id;
+    let offer = decision.survey.clone().expect("offered").offer_id;
     play.answer(12 * MINUTE, &offer, &[("q1", "3")], true);
     let stop = stop_of(play.ask_in(30 * MINUTE, None));
     assert_eq!((stop.gate.name(), stop.until), ("targeting_failed", Some(12 * MINUTE + 30 * DAY + 1)));

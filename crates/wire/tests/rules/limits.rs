@@ -121,7 +121,7 @@ impl Play {
                 let context = Context { session_id: Some(session.clone()), ..Context::default() };
                 let out = self.apply(Body::Trigger { trigger: "Main".into(), properties: "{}", context });
                 let Some(Reply::Decided(decision)) = out.reply else { panic!("no decision") };
-                let Some(offered) = decision.survey else { return };
+                let Some(offered) = decision.survey.clone() else { return };
                 self.last_offer = Some(offered.offer_id.clone());
                 let made = self.user.offers.iter().find(|offer| offer.offer_id == offered.offer_id);
                 let offered_at = made.expect("just offered").offered_at;

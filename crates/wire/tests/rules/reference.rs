@@ -292,7 +292,7 @@ impl World {
         let Some(Reply::Decided(decision)) = out.reply else { panic!("no decision") };
         self.compare(&asking, &decision, &gates, offered.as_ref().map(|(id, _)| id));
         self.decided.push((decision.reason, decision.survey.as_ref().map(|survey| survey.survey_id.clone())));
-        let (Some(made), Some((survey_id, open))) = (decision.survey, offered) else { return };
+        let (Some(made), Some((survey_id, open))) = (decision.survey.clone(), offered) else { return };
         let is_known = self.past(user_id).made.iter().any(|known| known.offer_id == made.offer_id);
         if is_known {
             return;

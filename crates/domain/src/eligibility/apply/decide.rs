@@ -192,7 +192,7 @@ impl Conclusion {
 
 fn emit(ctx: ApplyContext<'_>, record: &Record<'_>, trigger: &str, conclusion: Conclusion, out: &mut Outputs) {
     let Conclusion { reason, survey, evaluations } = conclusion;
-    let decision = Box::new(Decision {
+    let decision = Arc::new(Decision {
         decision_id: ctx.origin.id(Kind::Decision, &[]),
         event_id: match &record.event_id {
             Some(id) => id.to_string(),

@@ -46,7 +46,7 @@ pub struct Outputs {
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Output {
-    Decision(Box<Decision>),
+    Decision(Arc<Decision>),
     /// An accepted answer or completion, for topic `responses`.
     Response {
         kind: EventType,
@@ -65,7 +65,7 @@ pub enum Output {
 /// The answer to the request behind the record.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Reply {
-    Decided(Box<Decision>),
+    Decided(Arc<Decision>),
     /// The trigger was decided before; the caller looks the decision up.
     Repeated,
     Accepted {
