@@ -168,6 +168,18 @@ fn a_topic_that_lost_its_end_and_grew_again_hides_no_row() {
     }
 }
 
+#[tokio::test]
+async fn who_looks_after_a_while_finds_what_was_there_when_they_came() {
+    let world = World::new();
+    let console = world.console();
+    world.decide("d1", 1);
+    let is_taken_in = || world.store().get(families::INDEX, &super::order::row(List::Decisions, "d1")).expect("read");
+    until("the first round is over", || is_taken_in().is_some());
+    world.decide("d2", 2);
+    console.look().await;
+    assert_eq!(ids(&console, List::Decisions), ["d2", "d1"], "the pause has ended for whoever looks");
+}
+
 #[test]
 fn a_store_that_took_no_more_is_opened_again_and_followed() {
     let world = World::new();
