@@ -1,12 +1,10 @@
 //! Whether a user was erased later: what the journal has of before is not shown any more.
 
+use super::said::{self, Said};
 use super::{Error, Source};
-use askwhen_domain::record::Body;
 use askwhen_domain::refs::UserRef;
 use askwhen_domain::time::Millis;
 use askwhen_log::{Record, TopicPartition};
-use askwhen_partition::admission::{Admission, decode_forwarded};
-use askwhen_wire::record::{AliasAction, Decoded, Internal, decode};
 
 /// When a user was erased by a record of its partition at or behind an offset, by the time of
 /// appending; of several erasures the newest.
@@ -28,38 +26,10 @@ pub fn newest_from(
         if records.is_empty() {
             return Ok(newest);
         }
-        newest = records.iter().rev().find(|record| erases(&rules, record, user)).map(|r| r.appended_at).or(newest);
-    }
-}
-
-/// Whether a record erases a user, or the alias that it was.
-fn erases(rules: &Admission, record: &Record, user: UserRef<'_>) -> bool {
-    let is_own = record.key.as_deref() == Some(user.user_id.as_bytes());
-    match rules.trusted_internal(None, record) {
-        Some(Internal::Forward(forward)) if forward.key.as_deref() == Some(user.user_id) => {
-            match decode_forwarded(&forward) {
-                Ok(Decoded::User(inner)) => matches!(inner.body, Body::Erase) && inner.project == user.project,
-                Ok(Decoded::Internal(inner)) => is_erasure(&inner, user),
-                Err(_) => false,
-            }
-        }
-        Some(internal) => is_erasure(&internal, user),
-        None if is_own => match decode(record.value.as_deref(), false) {
-            Ok(Decoded::User(given)) => {
-                matches!(given.body, Body::Erase) && given.project == user.project && given.user_id == user.user_id
-            }
-            _ => false,
-        },
-        None => false,
-    }
-}
-
-fn is_erasure(internal: &Internal, user: UserRef<'_>) -> bool {
-    match internal {
-        Internal::Erase(erase) => erase.project == user.project && erase.user_id == user.user_id,
-        Internal::AliasStep(step) => {
-            matches!(step.action, AliasAction::Forget(_)) && step.project == user.project && step.at == user.user_id
-        }
-        _ => false,
+        let is_erasure = |said: Said<'_>, _| matches!(said, Said::Erased);
+        let erases = |record: &&Record| {
+            said::of(record, rules.trusted_internal(None, record).as_ref(), user, is_erasure) == Some(true)
+        };
+        newest = records.iter().rev().find(erases).map(|record| record.appended_at).or(newest);
     }
 }

@@ -8,6 +8,7 @@ mod error;
 pub mod explain;
 mod look_ahead;
 pub mod recorded;
+mod said;
 pub mod shadow;
 mod source;
 pub mod starts;

@@ -4,14 +4,15 @@
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
+use super::said::{self, ForwardId, Said};
 use super::{Error, Source, erasure};
 use askwhen_domain::id;
 use askwhen_domain::record::{Body, Record as UserRecord, Target};
 use askwhen_domain::refs::UserRef;
 use askwhen_domain::time::{self, Millis};
 use askwhen_log::{Record, TopicPartition};
-use askwhen_partition::admission::{Admission, decode_forwarded};
-use askwhen_wire::record::{AliasAction, AliasStep, Decoded, Internal, decode};
+use askwhen_partition::admission::Admission;
+use askwhen_wire::record::{AliasAction, AliasStep, Internal};
 use askwhen_wire::topic::Topic;
 
 /// Records that are read at a time.
@@ -34,8 +35,8 @@ pub struct TimelineItem {
     /// Orders what has the same time, and names it.
     pub id: String,
     pub shown: Value,
-    /// Sender and number of the forward that brought it.
-    forward: Option<(u32, u64)>,
+    /// The forward that brought it.
+    forward: Option<ForwardId>,
 }
 
 /// The newest records of a user that fit, newest first, back to an erasure. `has_test_clock`
@@ -128,40 +129,21 @@ impl TimelineReading<'_> {
     }
 
     fn take(&mut self, partition: u32, record: &Record) {
-        let is_own = record.key.as_deref() == Some(self.query.user_id.as_bytes());
-        let mut brought_by = None;
-        let item = match self.rules.trusted_internal(None, record) {
-            Some(Internal::Clock { ahead }) => {
-                self.ahead = ahead;
-                return;
-            }
-            Some(Internal::Erase(erase)) if erase.user_id == self.query.user_id => {
-                (erase.project == self.query.project).then(|| json!({"kind": "erased"}))
-            }
-            Some(Internal::Forward(forward)) if forward.key.as_deref() == Some(self.query.user_id) => {
-                brought_by = Some((forward.from, forward.seq));
-                match decode_forwarded(&forward) {
-                    Ok(Decoded::User(user)) => self.shown(&user),
-                    Ok(Decoded::Internal(inner)) => match *inner {
-                        Internal::Erase(erase) if erase.project == self.query.project => {
-                            Some(json!({"kind": "erased"}))
-                        }
-                        Internal::AliasStep(step) => self.shown_step(&step),
-                        _ => None,
-                    },
-                    Err(_) => None,
-                }
-            }
-            // As an export brings it over.
-            Some(Internal::AliasStep(step)) => self.shown_step(&step),
-            Some(_) => None,
-            None if is_own => match decode(record.value.as_deref(), false) {
-                Ok(Decoded::User(user)) => self.shown(&user),
-                _ => None,
-            },
-            None => None,
-        };
-        let Some(mut shown) = item else { return };
+        let internal = self.rules.trusted_internal(None, record);
+        if let Some(Internal::Clock { ahead }) = internal {
+            self.ahead = ahead;
+            return;
+        }
+        let user = UserRef::new(self.query.project, self.query.user_id);
+        let item = said::of(record, internal.as_ref(), user, |said, brought_by| {
+            let shown = match said {
+                Said::Erased => Some(json!({"kind": "erased"})),
+                Said::Record(record) => shown(record),
+                Said::Alias(step) => shown_step(step),
+            };
+            shown.map(|shown| (shown, brought_by))
+        });
+        let Some((mut shown, brought_by)) = item.flatten() else { return };
         let at = record.appended_at + self.ahead;
         self.is_erased_later |= at > self.query.until && shown["kind"] == "erased";
         if (self.query.since..=self.query.until).contains(&at) {
@@ -170,54 +152,46 @@ impl TimelineReading<'_> {
             self.found.push(TimelineItem { at, id, shown, forward: brought_by });
         }
     }
+}
 
-    /// What was done about an alias, where that has changed the user.
-    fn shown_step(&self, step: &AliasStep) -> Option<Value> {
-        if step.project != self.query.project || step.at != self.query.user_id {
-            return None;
-        }
-        match step.action {
-            AliasAction::Merge(_) if step.alias != step.at => Some(json!({"kind": "alias", "alias": step.alias})),
-            AliasAction::Forget(_) => Some(json!({"kind": "erased"})),
-            _ => None,
-        }
-    }
+/// What was done about an alias, where that has changed the user.
+fn shown_step(step: &AliasStep) -> Option<Value> {
+    let is_merged = matches!(step.action, AliasAction::Merge(_)) && step.alias != step.at;
+    is_merged.then(|| json!({"kind": "alias", "alias": step.alias}))
+}
 
-    /// What a record says; a trigger is shown as its decision, which the lists have.
-    fn shown(&self, record: &UserRecord<'_>) -> Option<Value> {
-        if record.project != self.query.project || record.user_id != self.query.user_id {
-            return None;
+/// What a record says; a trigger is shown as its decision, which the lists have.
+fn shown(record: &UserRecord<'_>) -> Option<Value> {
+    let mut shown = match &record.body {
+        Body::Event { name, properties, .. } => {
+            let properties: Value = serde_json::from_str(properties).unwrap_or_default();
+            json!({"kind": "event", "event_id": record.event_id, "event_name": name, "properties": properties})
         }
-        let mut shown = match &record.body {
-            Body::Event { name, properties, .. } => {
-                let properties: Value = serde_json::from_str(properties).unwrap_or_default();
-                json!({"kind": "event", "event_id": record.event_id, "event_name": name, "properties": properties})
-            }
-            Body::Displayed { offer_id } => json!({"kind": "displayed", "offer_id": offer_id}),
-            Body::Dismissed { offer_id, .. } => json!({"kind": "dismissed", "offer_id": offer_id}),
-            Body::Answers(given) => {
-                let mut shown = json!({"kind": "answers", "completed": given.completed});
-                match &given.target {
-                    Target::Offer(offer_id) => shown["offer_id"] = offer_id.as_str().into(),
-                    Target::Link { survey_id, response_id, .. } => {
-                        shown["survey_id"] = survey_id.as_str().into();
-                        shown["response_id"] = response_id.clone().into();
-                    }
+        Body::Displayed { offer_id } => json!({"kind": "displayed", "offer_id": offer_id}),
+        Body::Dismissed { offer_id, .. } => json!({"kind": "dismissed", "offer_id": offer_id}),
+        Body::Answers(given) => {
+            let mut shown = json!({"kind": "answers", "completed": given.completed});
+            match &given.target {
+                Target::Offer(offer_id) => shown["offer_id"] = offer_id.as_str().into(),
+                Target::Link { survey_id, response_id, .. } => {
+                    shown["survey_id"] = survey_id.as_str().into();
+                    shown["response_id"] = response_id.clone().into();
                 }
-                let answer = |a: &askwhen_domain::record::GivenAnswer| json!({"question_id": a.question_id, "value": a.value.value()});
-                shown["answers"] = given.answers.iter().map(answer).collect();
-                shown
             }
-            Body::Attributes(changes) => {
-                let changes = changes.iter().map(|(name, value)| (name.clone(), value.value()));
-                json!({"kind": "attributes", "attributes": changes.collect::<serde_json::Map<_, _>>()})
-            }
-            Body::Erase => json!({"kind": "erased"}),
-            Body::Trigger { .. } | Body::ShowOffer { .. } | Body::ShowLink { .. } | Body::ShowUser => return None,
-        };
-        if let Some(at) = record.times.occurred_at {
-            shown["occurred_at"] = time::format_time(at).into();
+            let answer = |a: &askwhen_domain::record::GivenAnswer| json!({"question_id": a.question_id, "value": a.value.value()});
+            shown["answers"] = given.answers.iter().map(answer).collect();
+            shown
         }
-        Some(shown)
+        Body::Attributes(changes) => {
+            let changes = changes.iter().map(|(name, value)| (name.clone(), value.value()));
+            json!({"kind": "attributes", "attributes": changes.collect::<serde_json::Map<_, _>>()})
+        }
+        Body::Trigger { .. } | Body::ShowOffer { .. } | Body::ShowLink { .. } | Body::ShowUser | Body::Erase => {
+            return None;
+        }
+    };
+    if let Some(at) = record.times.occurred_at {
+        shown["occurred_at"] = time::format_time(at).into();
     }
+    Some(shown)
 }
