@@ -342,7 +342,9 @@ async fn as_many_connections_as_are_used_at_once_are_used_again() {
     const AT_ONCE: usize = 64;
     let server = Server::on(Arc::new(tempfile::tempdir().expect("a folder")), &["--dev"], &[]).await;
     let (url, connections) = gathering(AT_ONCE).await;
-    let body = json!({"url": url, "events": ["response.completed"], "concurrency": AT_ONCE});
+    // Longer than it takes until all are there, on a machine that is busy.
+    let retry = json!({"kind": "fixed", "interval": "1h", "max_attempts": 3, "timeout": "60s"});
+    let body = json!({"url": url, "events": ["response.completed"], "concurrency": AT_ONCE, "retry": retry});
     server.put("/v1/endpoints/busy", body).await;
     server.put("/v1/surveys/open", open_survey()).await;
     for wave in 1..=3 {
