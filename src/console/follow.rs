@@ -85,7 +85,8 @@ pub(super) struct Follower {
     erasures: BTreeSet<u32>,
     /// The store of the positions.
     followed: Weak<Store>,
-    /// Whether the last round has left records that were there.
+    /// Whether the last round has left many records that were there, or lists that are being
+    /// made again have come on by many.
     is_behind: bool,
     throttle: LogThrottle,
     /// Which records are being taken in, for the case that the process dies of one.
@@ -162,8 +163,7 @@ impl Follower {
             }
             match turned {
                 Ok(0) => turns.wait(Duration::from_millis(500)),
-                // On Kafka a little is behind in most rounds.
-                Ok(bytes) if self.is_behind && bytes >= ROUND_BYTES / 4 => {}
+                Ok(_) if self.is_behind => {}
                 Ok(bytes) => {
                     if !self.goals.is_empty() {
                         // Whoever is told that they are being made again waits for it.
@@ -297,10 +297,12 @@ impl Follower {
                 let records = self.fetch(at)?;
                 let bytes: usize = records.iter().map(Record::len_bytes).sum();
                 parts.push((at, records));
-                if topic == Topic::Deliveries && bytes >= ROUND_BYTES / 2 {
-                    // Many are still to come, and attempts must come after the deliveries
-                    // that they belong to.
-                    self.is_behind = true;
+                // Many are still to come. It cannot be asked whether a partition was read to its
+                // end: on Kafka that is known a while later, and then there is more.
+                let is_cut = bytes >= ROUND_BYTES / 2;
+                self.is_behind |= is_cut;
+                if topic == Topic::Deliveries && is_cut {
+                    // Attempts must come after the deliveries that they belong to.
                     break;
                 }
             }
@@ -333,6 +335,7 @@ impl Follower {
             self.erasures = erasures;
             self.shared.note_moved(moved);
         }
+        self.is_behind |= !self.goals.is_empty() && read >= ROUND_BYTES / 4;
         let positions = &self.positions;
         self.goals.retain(|at, goal| positions.get(at).is_some_and(|next| *next < *goal));
         self.publish();
@@ -386,7 +389,6 @@ impl Follower {
             return Ok(Vec::new());
         }
         let chunk = self.reader.read(at, next, ROUND_BYTES)?;
-        self.is_behind |= !chunk.at_end;
         if chunk.at_end && chunk.records.is_empty() {
             // The rest up to the goal are offsets without records.
             self.goals.remove(&at);

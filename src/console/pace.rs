@@ -26,15 +26,14 @@ pub(super) struct Pace {
     state: Mutex<State>,
     /// Ends a pause.
     asked: Condvar,
-    /// How many readers had asked when the newest round that took in everything began.
+    /// How many readers had asked when the newest round that took in everything began; more than
+    /// ever ask while no thread makes rounds.
     served: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     looked_at: Option<Instant>,
-    /// Whether there is a thread that makes rounds.
-    is_followed: bool,
     /// How many readers have come after a while without any.
     asked: u64,
 }
@@ -50,7 +49,7 @@ pub(super) struct Following<'a>(&'a Pace);
 
 impl Default for Pace {
     fn default() -> Pace {
-        Pace { state: Mutex::default(), asked: Condvar::new(), served: watch::channel(0).0 }
+        Pace { state: Mutex::default(), asked: Condvar::new(), served: watch::channel(u64::MAX).0 }
     }
 }
 
@@ -59,34 +58,29 @@ impl Pace {
         self.state.lock().expect("no panic holds this lock")
     }
 
-    /// Notes that somebody looks, and after a while without anybody asks for a round.
-    pub fn look(&self) {
+    /// Notes that somebody looks, and after a while without anybody asks for a round. Returns how
+    /// many have asked.
+    pub fn look(&self) -> u64 {
         let mut state = self.state();
         let was_watched = state.is_watched();
         state.looked_at = Some(Instant::now());
-        state.asked += u64::from(!was_watched);
-        drop(state);
         if !was_watched {
+            state.asked += 1;
             self.asked.notify_all();
         }
+        state.asked
     }
 
     /// The same, and waits until every round that was asked for is over.
     pub async fn look_and_wait(&self) {
-        self.look();
-        let (is_followed, asked) = {
-            let state = self.state();
-            (state.is_followed, state.asked)
-        };
-        if is_followed {
-            let mut served = self.served.subscribe();
-            drop(tokio::time::timeout(PATIENCE, served.wait_for(|served| *served >= asked)).await);
-        }
+        let asked = self.look();
+        let mut served = self.served.subscribe();
+        drop(tokio::time::timeout(PATIENCE, served.wait_for(|served| *served >= asked)).await);
     }
 
     /// From now on a thread makes rounds.
     pub fn follow(&self) -> Following<'_> {
-        self.state().is_followed = true;
+        self.end(0);
         Following(self)
     }
 
@@ -127,8 +121,6 @@ impl Pace {
 
 impl Drop for Following<'_> {
     fn drop(&mut self) {
-        self.0.state().is_followed = false;
-        // Nobody is served any more, and nobody waits for it.
         self.0.end(u64::MAX);
     }
 }
