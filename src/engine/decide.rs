@@ -2,6 +2,8 @@
 //! event ids, quotas and caps that the engine keeps beside it. It takes effect as a whole
 //! or not at all.
 
+use std::cell::OnceCell;
+
 use super::changes::forward_quota_messages;
 use super::closing;
 use super::decided::DECISION_KEPT;
@@ -213,19 +215,16 @@ impl Engine {
             }
             return Ok(());
         }
-        let decided = match &out.reply {
-            Some(Reply::Decided(decision)) => Some(decision.server_body()),
-            _ => None,
-        };
+        let decided = OnceCell::new();
         for item in &out.items {
-            effects.outputs.push(outputs::encode(ctx, item, decided.as_ref()));
+            effects.outputs.push(outputs::encode(ctx, item, &decided));
         }
         effects.reply = match out.reply {
             Some(Reply::Decided(decision)) => {
                 if let Some(metrics) = self.metrics() {
                     metrics.engine_decisions.with_label_values(&[decision.reason.name()]).inc();
                 }
-                let server = decided.unwrap_or_else(|| decision.server_body());
+                let server = decided.into_inner().unwrap_or_else(|| decision.server_body());
                 let client = decision.client_body();
                 if let Some(hash) = hash {
                     self.recent.keep(hash, ctx.now, server.clone(), client.clone());

@@ -1,7 +1,7 @@
 //! Encodes the domain's outputs as records of topics, and its replies as bodies.
 
 use serde::Serialize;
-use std::borrow::Cow;
+use std::cell::OnceCell;
 
 use askwhen_domain::eligibility::apply::{self, AnswerView, ApplyContext, LinkView, OfferView};
 use askwhen_domain::eligibility::decision::Offered;
@@ -15,13 +15,13 @@ use askwhen_wire::record::EndpointHealthReport;
 use askwhen_wire::topic::Topic;
 use askwhen_wire::topics::{self, DeliveryRecord, DisplayRecord, RejectRecord, ResponseRecord};
 
-/// Encodes an output. `decided` is the body for server keys of the decision that the record has
-/// led to, if any: it is serialised once.
-pub fn encode(ctx: ApplyContext<'_>, item: &apply::Output, decided: Option<&Json>) -> Output {
+/// Encodes an output. The body for server keys of the decision that the record has led to is
+/// serialised once, into `decided`.
+pub fn encode(ctx: ApplyContext<'_>, item: &apply::Output, decided: &OnceCell<Json>) -> Output {
     let (topic, id, value) = match item {
         apply::Output::Decision(decision) => {
-            let body = decided.map_or_else(|| Cow::Owned(decision.server_body()), Cow::Borrowed);
-            (Topic::Decisions, decision.decision_id.clone(), topics::decision::encode(ctx.project_id, &body))
+            let body = decided.get_or_init(|| decision.server_body());
+            (Topic::Decisions, decision.decision_id.clone(), topics::decision::encode(ctx.project_id, body))
         }
         apply::Output::Response { kind, at, data, left_behind } => (
             Topic::Responses,
