@@ -197,6 +197,7 @@ impl App {
         }
         // The survey of an offer is in the decision that made it, which may lie before the
         // span.
+        let lists = self.lists().await?;
         let mut decisions = Vec::new();
         for (name, _) in names {
             let filter = Filter {
@@ -205,8 +206,7 @@ impl App {
                 ..Filter::default()
             };
             let wanted = PageRequest::first(MAX_DECISIONS);
-            decisions
-                .extend(self.lists().await?.list(List::Decisions, project, &filter, wanted).map_err(unlisted)?.rows);
+            decisions.extend(lists.list(List::Decisions, project, &filter, wanted).map_err(unlisted)?.rows);
         }
         let offers = decisions.iter().filter_map(|row| {
             let survey = &row["survey"];
