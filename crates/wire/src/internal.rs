@@ -335,5 +335,5 @@ pub fn encode_internal(internal: &Internal) -> Vec<u8> {
         kind: &'static str,
         internal: &'a Internal,
     }
-    serde_json::to_vec(&Wrapped { kind: "internal", internal }).expect("a record serialises")
+    crate::json::encode(&Wrapped { kind: "internal", internal })
 }

@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 
 use super::javascript;
 use super::text_value::{TextValue, text_value};
+use crate::json;
 use askwhen_domain::survey::QuestionType;
 use askwhen_domain::time;
 use askwhen_domain::webhook::endpoint::EventType;
@@ -69,11 +70,10 @@ impl Serialize for Response {
 }
 
 pub fn body(kind: EventType, data: &Data, include_properties: bool) -> Vec<u8> {
-    let body = match (kind, data.answers.first()) {
-        (EventType::Answered, Some(answer)) => serde_json::to_vec(&flat(data, answer, include_properties)),
-        _ => serde_json::to_vec(&group(data, include_properties)),
-    };
-    body.expect("a body serialises")
+    match (kind, data.answers.first()) {
+        (EventType::Answered, Some(answer)) => json::encode(&flat(data, answer, include_properties)),
+        _ => json::encode(&group(data, include_properties)),
+    }
 }
 
 fn group(data: &Data, include_properties: bool) -> Group<'_> {

@@ -79,7 +79,7 @@ pub fn body(at: Millis, data: &Data, message_id: &str) -> Vec<u8> {
         timestamp: time::format_time(at),
         trigger_event,
     };
-    serde_json::to_vec(&alert).expect("an alert serialises")
+    crate::json::encode(&alert)
 }
 
 fn screen_type(kind: QuestionType) -> &'static str {

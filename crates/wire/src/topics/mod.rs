@@ -24,9 +24,9 @@ pub use reject::RejectRecord;
 pub use response::ResponseRecord;
 pub use retry::RetryRecord;
 
-use serde::Serialize;
+/// The value of a record.
+pub use crate::json::encode;
 
-use crate::json;
 use askwhen_domain::id::RecordPosition;
 
 /// Header of every output: its id, the same after a crash or in a replay.
@@ -62,14 +62,10 @@ impl Source {
     }
 }
 
-/// The value of a record.
-pub fn encode<T: Serialize>(record: &T) -> Vec<u8> {
-    json::encode(record)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde::Serialize;
     use serde::de::DeserializeOwned;
     use serde_json::Value;
 
