@@ -60,11 +60,12 @@ impl Quotas {
     /// Applies an answer to a request; returns the messages that follow.
     fn take_answer(&mut self, key: CapKey, request: u64, answer: CapAnswer, now: Millis) -> Vec<CapMessage> {
         self.caps.remember(key, answer, now);
-        let taken = self.pending.get_mut(&request).is_some_and(|pending| pending.caps.take(key, answer));
-        if taken {
-            self.dirty.insert(request);
+        let left = self.pending.change(request, |pending| {
+            let was_awaited = pending.caps.take(key, answer);
+            was_awaited.then(|| pending.caps.release())
+        });
+        if let Some(left) = left.flatten() {
             self.answered = true;
-            let left = self.pending.get_mut(&request).map_or(Vec::new(), |pending| pending.caps.release());
             let mut messages = self.give_back(left, request);
             messages.extend(self.ask_caps(request, now));
             return messages;
@@ -78,9 +79,8 @@ impl Quotas {
 
     /// The messages with which a waiting request asks for its next place.
     pub(super) fn ask_caps(&mut self, request: u64, now: Millis) -> Vec<CapMessage> {
-        let Some(pending) = self.pending.get_mut(&request) else { return Vec::new() };
-        let looks = pending.caps.looks();
-        let next = pending.caps.next();
+        let next = self.pending.change(request, |pending| (pending.caps.looks(), pending.caps.next()));
+        let Some((looks, next)) = next else { return Vec::new() };
         next.into_iter().map(|ask| self.caps.ask(ask, request, looks, now)).collect()
     }
 

@@ -19,6 +19,7 @@ mod open_windows;
 mod outputs;
 mod passing;
 mod pending;
+mod pending_requests;
 mod quotas;
 mod registrar;
 mod remembered;

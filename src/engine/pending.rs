@@ -8,13 +8,14 @@ use super::cap_requests::CapRequests;
 use super::changes::{forward_quota_messages, journal_value};
 use super::decide::{Applied, NeededGrants};
 use super::outputs;
-use super::quotas::{PendingRequest, WaitingGrants};
+use super::pending_requests::{Free, PendingRequest, Wanted};
 use super::state::Engine;
 use askwhen_domain::eligibility::apply::NO_CAPS;
 use askwhen_domain::id::Origin;
 use askwhen_domain::quota::QuotaStatus;
 use askwhen_domain::record::{Body, Context, Record};
-use askwhen_domain::refs::{SurveyKey, SurveyRef, UserRef};
+use askwhen_domain::refs::{SurveyKey, UserRef};
+use askwhen_domain::time::Millis;
 use askwhen_partition::{Effects, EngineReply, Failure, RecordContext};
 use askwhen_wire::record::{self, Internal, Query};
 
@@ -56,12 +57,12 @@ impl Engine {
                 Applied::Needs(_) => Ok(Effects::default()),
             };
         }
-        let waiting = self.quotas.of_user(&record.project, &record.user_id);
+        let waiting = self.quotas.pending.count_of_user(UserRef::new(&record.project, &record.user_id));
         let reply_to = at.reply_to.map(|to| String::from_utf8_lossy(to).into_owned());
-        if waiting > 0 && self.quotas.join(record, reply_to.as_ref()) {
+        if waiting > 0 && self.quotas.pending.join(record, reply_to.as_ref()) {
             return Ok(Effects::default());
         }
-        let has_room = self.quotas.pending.len() < MAX_PENDING && self.quotas.pending_bytes() < MAX_PENDING_BYTES;
+        let has_room = self.quotas.pending.len() < MAX_PENDING && self.quotas.pending.bytes() < MAX_PENDING_BYTES;
         let may_wait = waiting < MAX_PENDING_OF_USER && has_room;
         let needs = if waiting > 0 && may_wait {
             NeededGrants::default()
@@ -85,7 +86,6 @@ impl Engine {
             caps: CapRequests::new(needs.caps, needs.known, looks),
         };
         self.quotas.pending.insert(at.origin.offset, pending);
-        self.quotas.dirty.insert(at.origin.offset);
         let mut effects = Effects::default();
         let asks = self.quotas.ask_caps(at.origin.offset, at.now);
         self.send_caps(asks, at.now, &mut effects)?;
@@ -106,8 +106,7 @@ impl Engine {
     pub(super) fn resume_overdue(&mut self, at: RecordContext<'_>, effects: &mut Effects) -> Result<(), Failure> {
         let messages = self.quotas.allocator.return_lapsed(at.now);
         forward_quota_messages(messages, effects);
-        let first = self.quotas.pending.values().next();
-        if first.is_some_and(|pending| !pending.is_patient(at.now)) {
+        if self.quotas.pending.is_overdue(at.now) {
             self.resume_pending(at, effects)?;
         }
         Ok(())
@@ -117,48 +116,47 @@ impl Engine {
     /// asks for what the others need.
     pub(super) fn resume_pending(&mut self, at: RecordContext<'_>, effects: &mut Effects) -> Result<(), Failure> {
         loop {
-            let mut waiting = WaitingGrants::default();
+            let mut wanted = Wanted::new();
             let mut from = 0;
             self.quotas.answered = false;
-            while let Some((offset, patient)) = self.quotas.first_free(from, at.now, &mut waiting) {
+            while let Some(Free { offset, is_patient }) = self.first_free(from, at.now, &mut wanted) {
                 from = offset + 1;
-                let pending = &self.quotas.pending[&offset];
-                let (whose, project) = (pending.whose(), pending.project.clone());
-                let Some(needed) = self.run_pending(at, offset, patient, effects)? else { continue };
-                for survey_id in &needed {
-                    waiting.wants(SurveyRef::new(&project, survey_id));
+                for survey in self.run_pending(at, offset, is_patient, effects)?.unwrap_or_default() {
+                    *wanted.entry(survey).or_default() += 1;
                 }
-                waiting.blocked.insert(whose);
             }
-            waiting.wanted.sort();
-            for (key, count) in &waiting.wanted {
+            for (key, count) in &wanted {
                 let messages = self.quotas.allocator.ask(key, *count, at.now);
                 forward_quota_messages(messages, effects);
             }
             // The coordinator and the counters of this partition answer at once.
-            let asks =
-                |(key, _): &(SurveyKey, u64)| self.quotas.allocator.status(key, at.now) == QuotaStatus::NeedsGrant;
-            if waiting.wanted.iter().all(asks) && !self.quotas.answered {
+            let asks = |key: &SurveyKey| self.quotas.allocator.status(key, at.now) == QuotaStatus::NeedsGrant;
+            if wanted.keys().all(asks) && !self.quotas.answered {
                 break;
             }
         }
         // Grants that a waiting request holds are kept until it has the rest.
-        let kept = self.quotas.waited_for();
+        let kept = self.quotas.pending.waited_for();
         let messages = self.quotas.allocator.return_unused_except(&kept, at.now);
         forward_quota_messages(messages, effects);
         Ok(())
     }
 
-    /// Applies a waiting request. Returns the survey ids of which it needs a grant when it
-    /// has to wait on.
+    fn first_free(&self, from: u64, now: Millis, wanted: &mut Wanted) -> Option<Free> {
+        let asks = |key: &SurveyKey| self.quotas.allocator.status(key, now) == QuotaStatus::NeedsGrant;
+        self.quotas.pending.first_free(from, now, asks, wanted)
+    }
+
+    /// Applies a waiting request. Returns the surveys of which it needs a grant when it has
+    /// to wait on.
     fn run_pending(
         &mut self,
         at: RecordContext<'_>,
         offset: u64,
         patient: bool,
         effects: &mut Effects,
-    ) -> Result<Option<Vec<String>>, Failure> {
-        let pending = self.quotas.pending[&offset].clone();
+    ) -> Result<Option<Vec<SurveyKey>>, Failure> {
+        let Some(pending) = self.quotas.pending.get(offset).cloned() else { return Ok(None) };
         self.quotas.used.clear();
         let own = RecordContext { origin: Origin { offset, ..at.origin }, passed_on: None, ..at };
         // A panic concerns this request only, and not the record that resumed it.
@@ -174,23 +172,19 @@ impl Engine {
                 Applied::Done(Effects { reply: heard.then_some(reply), ..Effects::default() })
             }
         };
-        self.quotas.dirty.insert(offset);
         match outcome {
             Applied::Needs(NeededGrants { surveys, caps, known }) => {
-                let mut messages = Vec::new();
-                if let Some(pending) = self.quotas.pending.get_mut(&offset) {
+                let left = self.quotas.pending.change(offset, |pending| {
                     pending.waits_for.extend(surveys.iter().cloned());
-                    if !caps.is_empty() {
-                        let left = pending.caps.want(caps, known);
-                        messages = self.quotas.give_back(left, offset);
-                    }
-                }
+                    if caps.is_empty() { Vec::new() } else { pending.caps.want(caps, known) }
+                });
+                let mut messages = self.quotas.give_back(left.unwrap_or_default(), offset);
                 messages.extend(self.quotas.ask_caps(offset, at.now));
                 self.send_caps(messages, at.now, effects)?;
-                Ok(Some(surveys))
+                Ok(Some(surveys.into_iter().map(|id| SurveyKey::new(pending.project.clone(), id)).collect()))
             }
             Applied::Done(late) => {
-                self.quotas.pending.remove(&offset);
+                self.quotas.pending.remove(offset);
                 let left = pending.caps.left(&std::mem::take(&mut self.quotas.used));
                 let messages = self.quotas.give_back(left, offset);
                 self.send_caps(messages, at.now, effects)?;
@@ -234,9 +228,7 @@ impl Engine {
         user: UserRef<'_>,
         effects: &mut Effects,
     ) -> Result<(), Failure> {
-        let theirs = |pending: &PendingRequest| UserRef::new(&pending.project, &pending.user_id) == user;
-        let offsets: Vec<u64> =
-            self.quotas.pending.iter().filter(|(_, pending)| theirs(pending)).map(|(offset, _)| *offset).collect();
+        let offsets = self.quotas.pending.of_user(user);
         offsets.into_iter().try_for_each(|offset| self.run_pending(at, offset, false, effects).map(drop))
     }
 }

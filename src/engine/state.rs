@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::closings::Closings;
 use super::decided::RecentDecisions;
 use super::families;
-use super::quotas::{CLOSINGS, PendingRequest, Quotas};
+use super::pending_requests::PendingRequest;
+use super::quotas::{CLOSINGS, Quotas};
 use super::remembered::RememberedIds;
 use super::table::Table;
 use super::users::{CacheLimit, Users};
@@ -161,7 +162,7 @@ impl Engine {
 
     /// Whether the request at an offset waits for a grant.
     pub fn is_waiting(&self, offset: u64) -> bool {
-        self.quotas.pending.contains_key(&offset)
+        self.quotas.pending.get(offset).is_some()
     }
 
     /// Drops waiting requests, for readers that write nothing.
@@ -177,8 +178,7 @@ impl Engine {
 
     /// The places that waiting requests have asked for, each with the request's offset.
     pub fn awaited_places(&self) -> Vec<(u64, CapAsk)> {
-        let of = |(offset, pending): (&u64, &PendingRequest)| {
-            let offset = *offset;
+        let of = |(offset, pending): (u64, &PendingRequest)| {
             pending.caps.awaited().map(move |ask| (offset, ask)).collect::<Vec<_>>()
         };
         self.quotas.pending.iter().flat_map(of).collect()
@@ -209,7 +209,7 @@ impl Engine {
                 signal,
             })
         };
-        let wanted = self.quotas.waited_for().into_iter();
+        let wanted = self.quotas.pending.waited_for().into_iter();
         wanted.filter(|key| allocator.status(key, Millis::MAX) == QuotaStatus::NeedsGrant).filter_map(grant).collect()
     }
 }
