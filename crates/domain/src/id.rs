@@ -5,6 +5,9 @@ use sha2::{Digest, Sha256};
 
 /// The most bytes of an id.
 pub const MAX_BYTES: usize = 256;
+/// What is hashed takes no allocation up to this length: ids are mostly much shorter than they
+/// may be.
+const MOST_HASHED_IN_PLACE: usize = 256;
 
 /// Whether `text` may name a user, an event, a survey or anything else.
 ///
@@ -208,13 +211,17 @@ pub fn offer_position(offer_id: &str) -> Option<RecordPosition> {
 
 /// A 128-bit hash of an event id of a user of a project.
 pub fn event_hash(project: &str, user_id: &str, event_id: &str) -> u128 {
-    let mut bytes = Vec::with_capacity(project.len() + user_id.len() + event_id.len() + 2);
-    bytes.extend_from_slice(project.as_bytes());
-    bytes.push(0);
-    bytes.extend_from_slice(user_id.as_bytes());
-    bytes.push(0);
-    bytes.extend_from_slice(event_id.as_bytes());
-    xxhash_rust::xxh3::xxh3_128(&bytes)
+    let parts = [project.as_bytes(), &[0], user_id.as_bytes(), &[0], event_id.as_bytes()];
+    let len: usize = parts.iter().map(|part| part.len()).sum();
+    let mut few = [0; MOST_HASHED_IN_PLACE];
+    let Some(bytes) = few.get_mut(..len) else { return xxhash_rust::xxh3::xxh3_128(&parts.concat()) };
+    let mut rest = &mut bytes[..];
+    for part in parts {
+        let (place, behind) = rest.split_at_mut(part.len());
+        place.copy_from_slice(part);
+        rest = behind;
+    }
+    xxhash_rust::xxh3::xxh3_128(bytes)
 }
 
 /// Kafka's murmur2 with its seed, made positive: the partition of a key is
@@ -252,6 +259,15 @@ pub fn partition_of(user_id: &str, partitions: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hashes_of_event_ids_stay_the_same_whatever_their_length() {
+        for len in [0, 1, 30, MOST_HASHED_IN_PLACE - 5, MOST_HASHED_IN_PLACE - 4, MAX_BYTES] {
+            let id = "e".repeat(len);
+            let expected = xxhash_rust::xxh3::xxh3_128(format!("p\0u\0{id}").as_bytes());
+            assert_eq!(event_hash("p", "u", &id), expected, "{len}");
+        }
+    }
 
     #[test]
     fn what_programs_write_for_nothing_is_no_id() {

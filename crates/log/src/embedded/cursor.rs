@@ -141,7 +141,10 @@ impl<'a> FrameCursor<'a> {
 /// # Errors
 /// When the file cannot be read.
 pub fn read_bytes(file: &DiskFile, position: u64, len: usize) -> io::Result<Bytes> {
-    let mut buffer = BytesMut::zeroed(len);
+    // A zeroed allocation of this size would be given back to the system and be faulted in
+    // again, page by page.
+    let mut buffer = BytesMut::with_capacity(len);
+    buffer.resize(len, 0);
     let filled = file.read_at(&mut buffer, position)?;
     buffer.truncate(filled);
     Ok(buffer.freeze())
