@@ -6,6 +6,7 @@ pub mod distinct;
 mod extension;
 mod identity;
 mod merge;
+mod name;
 mod offer;
 mod part;
 mod recent;

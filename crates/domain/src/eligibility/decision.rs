@@ -221,7 +221,7 @@ impl ActivationView {
     pub fn of(activated: &Activated) -> ActivationView {
         ActivationView {
             event_id: activated.event_id.clone(),
-            event_name: activated.event_name.clone(),
+            event_name: activated.event_name.to_string(),
             occurred_at: activated.at,
             properties: activated.properties.clone().unwrap_or_else(Json::empty_object),
         }

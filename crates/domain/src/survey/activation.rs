@@ -285,7 +285,7 @@ mod tests {
             let pattern_mask =
                 quota_messages.clone().fold(0, |pattern_mask, letter| pattern_mask | 1 << (letter - b'a'));
             let at: Millis = word[quota_messages.count()..].parse::<Millis>().unwrap() * MINUTE;
-            let event = Activated { at, offset, event_id: String::new(), event_name: String::new(), properties: None };
+            let event = Activated { at, offset, event_id: String::new(), event_name: "".into(), properties: None };
             facts.push(ActivationEvent::new(pattern_mask, event.into()));
         }
         facts.sort_by_key(|fact| (fact.event.at, fact.event.offset));

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-use super::decoded::shared;
+use super::decoded::{shared, shared_name};
+use super::name;
 use crate::json::Json;
 use crate::time::Millis;
 
@@ -48,7 +49,8 @@ pub struct Activated {
     pub at: Millis,
     pub offset: u64,
     pub event_id: String,
-    pub event_name: String,
+    #[serde(deserialize_with = "shared_name")]
+    pub event_name: Arc<str>,
     /// `None` once no window needs them any more.
     pub properties: Option<Json>,
 }
@@ -129,6 +131,11 @@ impl ActivationEvent {
 }
 
 impl Activated {
+    /// The name of an event as users keep it: shared by all that have it.
+    pub fn name(event_name: &str) -> Arc<str> {
+        name::shared(event_name)
+    }
+
     /// About how many bytes it takes in a stored state.
     pub(super) fn len_bytes(&self) -> usize {
         self.event_id.len() + self.event_name.len() + self.properties.as_ref().map_or(0, Json::len_bytes) + 24

@@ -4,7 +4,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use std::ops::Index;
 use std::sync::Arc;
 
-use super::decoded::Decoded;
+use super::decoded::{Decoded, Name};
+use super::name;
 use super::survey::PerSurvey;
 
 /// By survey id, in the order of ids. A copy is a single allocation and shares the states;
@@ -15,8 +16,8 @@ pub struct Surveys(Vec<(Arc<str>, Arc<PerSurvey>)>);
 /// Stored in the format of a map, as version 0.1.0 did.
 impl<'de> Deserialize<'de> for Surveys {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Surveys, D::Error> {
-        let entries = Vec::<(Decoded<str>, Decoded<PerSurvey>)>::deserialize(deserializer)?;
-        let entries: Vec<_> = entries.into_iter().map(|(Decoded(id), Decoded(survey))| (id, survey)).collect();
+        let entries = Vec::<(Name, Decoded<PerSurvey>)>::deserialize(deserializer)?;
+        let entries: Vec<_> = entries.into_iter().map(|(Name(id), Decoded(survey))| (id, survey)).collect();
         if entries.is_sorted_by(|(before, _), (after, _)| before < after) {
             return Ok(Surveys(entries));
         }
@@ -38,7 +39,7 @@ impl Surveys {
         let at = self.place(survey_id).unwrap_or_else(|at| {
             // Most users keep the few surveys that they have.
             self.0.reserve_exact(1);
-            self.0.insert(at, (survey_id.into(), Arc::new(new())));
+            self.0.insert(at, (name::shared(survey_id), Arc::new(new())));
             at
         });
         Arc::make_mut(&mut self.0[at].1)

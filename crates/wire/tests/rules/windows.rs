@@ -203,7 +203,7 @@ proptest! {
         let mut facts: Vec<ActivationEvent> = (0..).zip(past).map(|(offset, (at, pattern_mask))| {
             let known = pattern_mask & ((1 << bits) - 1);
             let pattern_mask = if pattern_mask & CANCELS != 0 { CANCELS } else { known.max(1) | (pattern_mask & LATE) };
-            let event = Activated { at, offset, event_id: String::new(), event_name: String::new(), properties: None };
+            let event = Activated { at, offset, event_id: String::new(), event_name: "".into(), properties: None };
             ActivationEvent::new(pattern_mask, event.into())
         }).collect();
         let rules = Rules { activation: &activation, on_repeat, end_of: &end_of };

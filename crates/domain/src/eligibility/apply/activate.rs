@@ -81,7 +81,7 @@ pub(super) fn event(ctx: ApplyContext<'_>, user: &mut User, record: &Record<'_>,
                 at,
                 offset: ctx.origin.offset,
                 event_id: event_id(ctx, record),
-                event_name: name.to_owned(),
+                event_name: Activated::name(name),
                 properties,
             })
         });

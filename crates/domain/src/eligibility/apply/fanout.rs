@@ -126,7 +126,7 @@ fn collect(ctx: ApplyContext<'_>, user: &User, offer: &Offer, survey: &Survey, o
         trigger_properties: offer.trigger_properties.clone(),
         activation: offer.activation.as_ref().map(|a| ActivationFact {
             event_id: a.event_id.clone(),
-            event_name: a.event_name.clone(),
+            event_name: a.event_name.to_string(),
             occurred_at: a.at,
             properties: a.properties.clone().unwrap_or_else(Json::empty_object),
         }),
