@@ -99,7 +99,19 @@ fn by_surveys() {
         engine.define_surveys(surveys, |_| "Main".into());
         let all = each(measured() / 10, |n| engine.tell(n % users, None));
         let one_of_all = all / surveys as f64;
-        row("surveys", surveys, &[&columns[..], &[("all show", all), ("for each of them", one_of_all)]].concat());
+        let mut engine = EngineAlone::open();
+        engine.define_limited_surveys(surveys, |n| if n == 0 { "Main".into() } else { format!("Place-{n}") });
+        event_us(&mut engine, "event-0");
+        let with_quotas = each(measured(), |n| engine.tell(n % users, None));
+        row(
+            "surveys",
+            surveys,
+            &[
+                &columns[..],
+                &[("one shows, all have quotas", with_quotas), ("all show", all), ("for each of them", one_of_all)],
+            ]
+            .concat(),
+        );
     }
 }
 

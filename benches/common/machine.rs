@@ -109,9 +109,18 @@ impl EngineAlone {
 
     /// Surveys that events `event-N` arm for a day, and that show on one trigger.
     pub fn define_surveys(&mut self, count: u64, trigger: impl Fn(u64) -> String) {
+        self.define_surveys_with(count, trigger, &serde_json::json!({}));
+    }
+
+    /// The same with a quota each that is never used up.
+    pub fn define_limited_surveys(&mut self, count: u64, trigger: impl Fn(u64) -> String) {
+        self.define_surveys_with(count, trigger, &serde_json::json!({"max_completed": 1_000_000}));
+    }
+
+    fn define_surveys_with(&mut self, count: u64, trigger: impl Fn(u64) -> String, limits: &Value) {
         for n in 0..count {
             let id = format!("survey-{n}");
-            let body = serde_json::json!({"survey_id": id, "name": "S", "status": "active",
+            let body = serde_json::json!({"limits": limits, "survey_id": id, "name": "S", "status": "active",
                 "activate": {"event": format!("event-{n}")}, "expires_after": "24h", "show_on": [{"trigger": trigger(n)}],
                 "questions": [{"question_id": "q1", "type": "rating_star", "text": "How?"}]});
             self.define(&id, &body);

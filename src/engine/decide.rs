@@ -51,28 +51,26 @@ impl Engine {
     ) -> Result<Applied, Failure> {
         let mut effects = Effects::default();
         let project = self.table.definitions.project(&record.project).unwrap_or(&self.empty).clone();
-        let touches = apply::touches_user(&project, record);
-        let counts = touches && !matches!(record.body, Body::Event { .. });
-        let quota_statuses =
-            if counts { self.quota_statuses(&project, &record.project, at.now) } else { QuotaStatuses::new() };
         let ctx = ApplyContext {
             origin: at.origin,
             now: at.now,
             project_id: &record.project,
             user_id: &record.user_id,
             project: &project,
-            quota_statuses: &quota_statuses,
+            quota_statuses: &NO_QUOTAS,
             caps: answered,
             may_wait,
         };
         let hash = record.event_id.as_ref().map(|id| id::event_hash(&record.project, &record.user_id, id));
-        if !touches {
+        if !apply::touches_user(&project, record) {
             return self.untouched(ctx, record, hash, effects).map(Applied::Done);
         }
         let before = self.users.get(&record.project, &record.user_id)?;
         if let Some(owner) = before.alias_of().filter(|_| !matches!(record.body, Body::Erase)) {
             return self.forward_to_user(at, ctx, record, hash, owner).map(Applied::Done);
         }
+        let quota_statuses = self.quota_statuses(ctx, record, &before);
+        let ctx = ApplyContext { quota_statuses: &quota_statuses, ..ctx };
         // Of an erased user there are only event ids in the store's table and, if the
         // settings say so, the time of the last display.
         let erased_at = match before.is_erased() {
@@ -136,8 +134,7 @@ impl Engine {
             let key = SurveyKey::new(ctx.project_id.to_owned(), survey_id.clone());
             self.quotas.allocator.change(&key, *change, ctx.now);
             self.quotas.moved = true;
-            let is_limited = ctx.quota_statuses.contains_key(&key.survey_id);
-            if is_limited
+            if ctx.project.is_limited(&key.survey_id)
                 && matches!(change, QuotaChange::Complete { .. })
                 && closing::wants(ctx.project, &key.survey_id)
             {
@@ -155,13 +152,14 @@ impl Engine {
         projects.map(|project| project.settings.max_expires_after).max().unwrap_or(0)
     }
 
-    fn quota_statuses(&self, project: &Project, project_id: &str, now: Millis) -> QuotaStatuses {
-        let with_status = |survey_id: &String| {
-            let status = self.quotas.allocator.status(&SurveyKey::new(project_id, survey_id.clone()), now);
+    fn quota_statuses(&self, ctx: ApplyContext<'_>, record: &Record<'_>, user: &User) -> QuotaStatuses {
+        let with_status = |survey_id: &str| {
+            let key = SurveyKey::new(ctx.project_id, survey_id);
+            let status = self.quotas.allocator.status(&key, ctx.now);
             let unasked = askwhen_process::fault::mutant("grant_without_asking");
-            (survey_id.clone(), if unasked { QuotaStatus::Available } else { status })
+            (key.survey_id, if unasked { QuotaStatus::Available } else { status })
         };
-        project.limited().iter().map(with_status).collect()
+        apply::looks_at_quotas(ctx.project, record, user).map(with_status).collect()
     }
 
     /// `answered`, with the answers of counters that are known to be full.

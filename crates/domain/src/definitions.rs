@@ -203,6 +203,12 @@ impl Project {
         &self.limited
     }
 
+    /// Whether a survey has a quota.
+    pub fn is_limited(&self, survey_id: &str) -> bool {
+        let is_limited = |entry: &Entry| entry.current.limits.max_completed.is_some();
+        !self.limited.is_empty() && self.surveys.get(survey_id).is_some_and(is_limited)
+    }
+
     pub fn put_endpoint(&mut self, version: u64, endpoint: Endpoint) -> bool {
         let known = self.endpoints.get(&endpoint.endpoint_id).map_or(0, |e| e.version);
         if known >= version {

@@ -30,7 +30,7 @@ pub struct ApplyContext<'a> {
     pub project_id: &'a str,
     pub user_id: &'a str,
     pub project: &'a Project,
-    /// The quota status of each survey that has a quota.
+    /// The quota status of each survey that has a quota and that [`super::looks_at_quotas`] names.
     pub quota_statuses: &'a QuotaStatuses,
     /// Answers of the counters of caps that have been asked so far.
     pub caps: &'a CapAnswers,
@@ -64,7 +64,14 @@ impl<'a> ApplyContext<'a> {
     }
 
     pub(super) fn is_limited(&self, survey_id: &str) -> bool {
-        self.quota_statuses.contains_key(survey_id)
+        self.known_status(survey_id).is_some()
+    }
+
+    fn known_status(&self, survey_id: &str) -> Option<QuotaStatus> {
+        let known = self.quota_statuses.get(survey_id).copied();
+        let is_given = known.is_some() || !self.project.is_limited(survey_id);
+        debug_assert!(is_given || std::ptr::eq(self.quota_statuses, &NO_QUOTAS), "the quota of {survey_id}");
+        known
     }
 
     /// Lets an offer hold a grant for `span` milliseconds from when it was made. For a
@@ -83,10 +90,10 @@ impl<'a> ApplyContext<'a> {
     }
 
     pub(super) fn quota_status(&self, survey_id: &str) -> QuotaStatus {
-        match self.quota_statuses.get(survey_id) {
+        match self.known_status(survey_id) {
             None => QuotaStatus::Available,
             Some(QuotaStatus::NeedsGrant) if !self.may_wait => QuotaStatus::Exhausted,
-            Some(status) => *status,
+            Some(status) => status,
         }
     }
 }

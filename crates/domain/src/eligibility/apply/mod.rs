@@ -23,7 +23,7 @@ use crate::definitions::Project;
 use crate::id::{self};
 use crate::json::Json;
 use crate::quota::QuotaChange;
-use crate::record::{Body, Record};
+use crate::record::{Answers, Body, Record, Target};
 use crate::user::{Alias, MAX_ATTRIBUTES_BYTES, User};
 
 pub use alias::{Departed, absorb, depart};
@@ -41,6 +41,28 @@ pub fn touches_user(project: &Project, record: &Record<'_>) -> bool {
         Body::Trigger { trigger, .. } => !project.shown_on(trigger).is_empty(),
         _ => true,
     }
+}
+
+/// The surveys with a quota whose status a record can ask for: those of the user's offers, and
+/// those that the record may make an offer of. A project may have hundreds of others.
+pub fn looks_at_quotas<'a>(
+    project: &'a Project,
+    record: &'a Record<'_>,
+    user: &'a User,
+) -> impl Iterator<Item = &'a str> {
+    let named: &'a [String] = match &record.body {
+        Body::Trigger { trigger, .. } => project.shown_on(trigger),
+        Body::ShowUser => project.limited(),
+        _ => &[],
+    };
+    let linked = match &record.body {
+        Body::Answers(Answers { target: Target::Link { survey_id, .. }, .. }) => Some(&**survey_id),
+        Body::ShowLink { survey_id, .. } => Some(&**survey_id),
+        _ => None,
+    };
+    let is_event = matches!(record.body, Body::Event { .. });
+    let offered = user.offers.iter().filter(move |_| !is_event).map(|offer| &*offer.survey_id);
+    named.iter().map(|id| &**id).chain(linked).chain(offered).filter(|id| project.is_limited(id))
 }
 
 /// Applies one record to its user. `seen_before` says that the store knows the
