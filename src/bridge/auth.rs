@@ -11,6 +11,7 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use super::problem::Problem;
+use askwhen_domain::json::Members;
 use askwhen_domain::time::{MINUTE, Millis};
 use askwhen_domain::webhook::rate::Rate;
 use askwhen_wire::json;
@@ -199,7 +200,7 @@ impl Auth {
     /// 401 without a known client key.
     pub fn caller_of_body(&self, body: &[u8]) -> Result<Caller, Problem> {
         let text = json::check(body).map_err(|_| unauthorized())?;
-        let members: json::Members<'_> = serde_json::from_str(text).map_err(|_| unauthorized())?;
+        let members: Members<'_> = serde_json::from_str(text).map_err(|_| unauthorized())?;
         let key = members.0.iter().find(|(name, _)| name == KEY_MEMBER);
         let key: Option<String> = key.and_then(|(_, raw)| serde_json::from_str(raw.get()).ok());
         key.and_then(|key| self.known(&key)).filter(|caller| caller.kind == Kind::Client).ok_or_else(unauthorized)

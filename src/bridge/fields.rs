@@ -2,17 +2,18 @@
 //! properties and values keep their bytes.
 
 use serde_json::value::RawValue;
+use std::borrow::Cow;
 
 use super::auth::KEY_MEMBER;
 use askwhen_domain::id;
+use askwhen_domain::json::Members;
 use askwhen_domain::time::{self, Millis};
 use askwhen_wire::definition::{Code, Fault, MAX_FAULTS};
-use askwhen_wire::json::Members;
 use askwhen_wire::record;
 
 /// The members of an object, in order.
 pub struct Fields<'a> {
-    members: Vec<(String, &'a RawValue)>,
+    members: Vec<(Cow<'a, str>, &'a RawValue)>,
     asked: Vec<&'static str>,
     pointer: String,
     pub faults: Vec<Fault>,
@@ -182,14 +183,14 @@ impl<'a> Fields<'a> {
     }
 
     /// All members, for an object whose names are the sender's own.
-    pub fn members(&self) -> &[(String, &'a RawValue)] {
+    pub fn members(&self) -> &[(Cow<'a, str>, &'a RawValue)] {
         &self.members
     }
 
     /// Ends the reading: members that were not read are faults.
     pub fn close(mut self) -> Vec<Fault> {
         for (name, _) in std::mem::take(&mut self.members) {
-            if self.asked.contains(&name.as_str()) {
+            if self.asked.contains(&&*name) {
                 continue;
             }
             if self.faults.len() >= MAX_FAULTS {

@@ -10,6 +10,7 @@ use super::fields::Fields;
 use super::manage;
 use super::problem::{Answer, Problem, json_answer};
 use super::router::Route;
+use askwhen_domain::json::Members;
 use askwhen_domain::record::SingleUseLink;
 use askwhen_domain::time::{self, DAY, Millis};
 use askwhen_wire::definition::{self, Code, Kind};
@@ -107,7 +108,7 @@ impl App {
     /// The caller by the token in the body; `None` when there is none.
     pub(super) fn caller_of_link(&self, route: &Route, body: &[u8]) -> Option<Result<Caller, Problem>> {
         let text = json::check(body).ok()?;
-        let members: json::Members<'_> = serde_json::from_str(text).ok()?;
+        let members: Members<'_> = serde_json::from_str(text).ok()?;
         let (_, raw) = members.0.iter().find(|(name, _)| name == TOKEN_MEMBER)?;
         let token: String = serde_json::from_str(raw.get()).ok()?;
         let (user_id, survey_id) = (&route.parts[0], &route.parts[1]);

@@ -181,7 +181,8 @@ impl App {
         }
         refuse(fields.close())?;
         let members = Fields::of(given, "/attributes".into());
-        let merge = members.members().iter().map(|(name, raw)| (name.clone(), Json::from_valid(raw.get()))).collect();
+        let merge =
+            members.members().iter().map(|(name, raw)| (name.to_string(), Json::from_valid(raw.get()))).collect();
         let user_id = &asked.route.parts[0];
         let record = Record {
             project: (&*asked.caller.project).into(),

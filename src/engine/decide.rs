@@ -11,8 +11,8 @@ use super::outputs;
 use super::passing;
 use super::state::{Engine, OutputMode};
 use askwhen_domain::definitions::Project;
-use askwhen_domain::eligibility::apply::{self, ApplyContext, CapAnswers, QuotaStatuses, Reply};
-use askwhen_domain::eligibility::decision::{Decision, DecisionReason};
+use askwhen_domain::eligibility::apply::{self, ApplyContext, CapAnswers, NO_QUOTAS, QuotaStatuses, Reply};
+use askwhen_domain::eligibility::decision::{self, Decision, DecisionReason};
 use askwhen_domain::id::{self, Kind as IdKind};
 use askwhen_domain::json::Json;
 use askwhen_domain::quota::cap::{CapAnswer, CapAsk};
@@ -204,7 +204,7 @@ impl Engine {
     ) -> Result<(), Failure> {
         if !matches!(self.outputs, OutputMode::Encoded) {
             if let (Some(hash), Some(Reply::Decided(_))) = (hash, &out.reply) {
-                self.recent.keep(hash, ctx.now, Json::null(), Json::null());
+                self.recent.keep(hash, ctx.now, Json::null(), None);
             }
             if let OutputMode::Captured { project, items } = &mut self.outputs
                 && ctx.project_id == project
@@ -223,9 +223,10 @@ impl Engine {
                     metrics.engine_decisions.with_label_values(&[decision.reason.name()]).inc();
                 }
                 let server = decided.into_inner().unwrap_or_else(|| decision.server_body());
-                let client = decision.client_body();
+                let exposed = decision.exposed();
+                let client = decision::client_body(&server, exposed.as_ref());
                 if let Some(hash) = hash {
-                    self.recent.keep(hash, ctx.now, server.clone(), client.clone());
+                    self.recent.keep(hash, ctx.now, server.clone(), exposed);
                 }
                 Some(EngineReply::Body { server, client })
             }
@@ -283,7 +284,7 @@ impl Engine {
             survey: None,
             evaluations: Vec::new(),
         };
-        Ok(EngineReply::Body { server: stale.server_body(), client: stale.client_body() })
+        Ok(bodies(&stale))
     }
 
     /// The stored answer to a trigger, unless its user was erased after it.
@@ -317,6 +318,12 @@ fn may_open_later(needs: &[CapAsk], known: &CapAnswers, project: &Project, now: 
     })
 }
 
+fn bodies(decision: &Decision) -> EngineReply {
+    let server = decision.server_body();
+    let client = decision::client_body(&server, decision.exposed().as_ref());
+    EngineReply::Body { server, client }
+}
+
 fn answer(reply: Reply) -> EngineReply {
     match reply {
         Reply::Accepted { duplicate, response_id } => EngineReply::Accepted { duplicate, response_id },
@@ -330,9 +337,7 @@ fn answer(reply: Reply) -> EngineReply {
             let pointer = refusal.pointer().map(str::to_owned);
             EngineReply::Refused { code: refusal.code().into(), pointer, detail: refusal.detail() }
         }
-        Reply::Decided(decision) => {
-            EngineReply::Body { server: decision.server_body(), client: decision.client_body() }
-        }
+        Reply::Decided(decision) => bodies(&decision),
         Reply::Repeated => EngineReply::Accepted { duplicate: true, response_id: None },
     }
 }

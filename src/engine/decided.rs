@@ -1,11 +1,13 @@
 //! Bodies of recent decisions, so that a repeated trigger gets the same answer. A bounded
-//! cache: triggers that it has dropped are answered as stale.
+//! cache: triggers that it has dropped are answered as stale. The body for clients is made of
+//! the other when somebody asks again, which few do.
 
 use crate::engine::families;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::changes::Changes;
+use askwhen_domain::eligibility::decision;
 use askwhen_domain::json::Json;
 use askwhen_domain::time::{HOUR, Millis};
 use askwhen_partition::EngineReply;
@@ -16,6 +18,9 @@ use askwhen_wire::row;
 const MAX_BYTES: usize = 64 << 20;
 /// The most hours that are searched back.
 const MAX_HOURS: i64 = 25;
+/// The first byte of a row that has no body for clients. Earlier rows begin with the time of
+/// the decision, of which this would be the first millisecond before 1970.
+const WITHOUT_CLIENT: u8 = 1;
 /// A decision is known for so long, at most.
 pub const DECISION_KEPT: Millis = MAX_HOURS * HOUR;
 
@@ -23,7 +28,15 @@ pub const DECISION_KEPT: Millis = MAX_HOURS * HOUR;
 struct StoredDecision {
     decided_at: Millis,
     server: Json,
-    client: Json,
+    /// See [`decision::Decision::exposed`].
+    exposed: Option<Json>,
+}
+
+impl StoredDecision {
+    fn bodies(&self) -> EngineReply {
+        let client = decision::client_body(&self.server, self.exposed.as_ref());
+        EngineReply::Body { server: self.server.clone(), client }
+    }
 }
 
 pub struct RecentDecisions {
@@ -39,11 +52,11 @@ impl RecentDecisions {
         RecentDecisions { store, fresh: HashMap::new(), writing: Arc::default(), bytes: 0, swept_hour: 0 }
     }
 
-    pub fn keep(&mut self, hash: u128, decided_at: Millis, server: Json, client: Json) {
-        let bytes = server.len_bytes() + client.len_bytes() + 64;
+    pub fn keep(&mut self, hash: u128, decided_at: Millis, server: Json, exposed: Option<Json>) {
+        let bytes = server.len_bytes() + exposed.as_ref().map_or(0, Json::len_bytes) + 64;
         if self.bytes + bytes <= MAX_BYTES {
             self.bytes += bytes;
-            self.fresh.insert(hash, StoredDecision { decided_at, server, client });
+            self.fresh.insert(hash, StoredDecision { decided_at, server, exposed });
         }
     }
 
@@ -59,16 +72,14 @@ impl RecentDecisions {
     ) -> Result<Option<(Millis, EngineReply)>, askwhen_store::Error> {
         if let Some(kept) = self.fresh.get(&hash).or_else(|| self.writing.get(&hash)) {
             let fresh = now < kept.decided_at.saturating_add(offer_ttl);
-            let bodies = || EngineReply::Body { server: kept.server.clone(), client: kept.client.clone() };
-            return Ok(fresh.then(|| (kept.decided_at, bodies())));
+            return Ok(fresh.then(|| (kept.decided_at, kept.bodies())));
         }
         let oldest = now.saturating_sub(offer_ttl).div_euclid(HOUR);
         for hour in (oldest..=now.div_euclid(HOUR)).rev().take(MAX_HOURS as usize) {
             let Some(bytes) = self.store.get(families::DECIDED, &key(hour, hash))? else { continue };
-            let damaged = |e: postcard::Error| askwhen_store::Error::damaged("decided", e);
-            let (decided_at, server, client): (Millis, Json, Json) = postcard::from_bytes(&bytes).map_err(damaged)?;
+            let (decided_at, bodies) = decode(&bytes).map_err(|e| askwhen_store::Error::damaged("decided", e))?;
             if now < decided_at.saturating_add(offer_ttl) {
-                return Ok(Some((decided_at, EngineReply::Body { server, client })));
+                return Ok(Some((decided_at, bodies)));
             }
         }
         Ok(None)
@@ -91,9 +102,7 @@ impl RecentDecisions {
                 batch.delete_range(families::DECIDED, key(from, 0), key(oldest, 0));
             }
             for (hash, kept) in writing.iter() {
-                let StoredDecision { decided_at, server, client } = kept;
-                let value = row::encode(&(decided_at, server, client), server.len_bytes() + client.len_bytes());
-                batch.put(families::DECIDED, key(decided_at.div_euclid(HOUR), *hash), value);
+                batch.put(families::DECIDED, key(kept.decided_at.div_euclid(HOUR), *hash), encode(kept));
             }
         })
     }
@@ -103,6 +112,53 @@ impl RecentDecisions {
     }
 }
 
+fn encode(kept: &StoredDecision) -> Vec<u8> {
+    let StoredDecision { decided_at, server, exposed } = kept;
+    let about_bytes = server.len_bytes() + exposed.as_ref().map_or(0, Json::len_bytes);
+    row::encode_behind(&[WITHOUT_CLIENT], &(decided_at, server, exposed), about_bytes)
+}
+
+/// When a row's decision was made, and its bodies.
+fn decode(row: &[u8]) -> postcard::Result<(Millis, EngineReply)> {
+    if let [WITHOUT_CLIENT, row @ ..] = row {
+        let (decided_at, server, exposed) = postcard::from_bytes(row)?;
+        return Ok((decided_at, StoredDecision { decided_at, server, exposed }.bodies()));
+    }
+    let (decided_at, server, client) = postcard::from_bytes(row)?;
+    Ok((decided_at, EngineReply::Body { server, client }))
+}
+
 fn key(hour: i64, hash: u128) -> Vec<u8> {
     keys::timed(hour, &hash.to_be_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use askwhen_store::{Batch, Memory};
+
+    const NOW: Millis = 1_800_000_000_000;
+
+    #[test]
+    fn what_is_kept_is_answered_alike_from_memory_from_the_store_and_from_an_earlier_row() {
+        let store = Arc::new(Store::Memory(Memory::default()));
+        let server = r#"{"decision_id":"d","reason":"cooldown","survey":{"survey_id":"s","activation":{"event_id":"e",
+            "properties":{"a":1.50,"b":2}},"ui":{}},"evaluations":[{"pass":true}]}"#;
+        let client = r#"{"decision_id":"d","reason":"not_offered","survey":{"survey_id":"s","activation":{"event_id":"e","properties":{"a":1.50}},"ui":{}}}"#;
+        let (server, client) = (Json::from_valid(server), Json::from_valid(client));
+        let mut recent = RecentDecisions::new(store.clone());
+        recent.keep(7, NOW, server.clone(), Some(Json::from_valid(r#"{"a":1.50}"#)));
+        let expected = Some((NOW, EngineReply::Body { server: server.clone(), client: client.clone() }));
+        assert_eq!(recent.find(7, NOW, HOUR).expect("readable"), expected);
+        let mut batch = Batch::default();
+        recent.freeze(NOW)(&mut batch);
+        let earlier = row::encode(&(NOW, &server, &client), 0);
+        batch.put(families::DECIDED, key(NOW.div_euclid(HOUR), 8), earlier);
+        store.write(batch).expect("written");
+        recent.persisted();
+        for hash in [7, 8] {
+            assert_eq!(recent.find(hash, NOW + 1, HOUR).expect("readable"), expected, "{hash}");
+            assert_eq!(recent.find(hash, NOW + HOUR, HOUR).expect("readable"), None, "{hash}");
+        }
+    }
 }

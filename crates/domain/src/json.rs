@@ -3,6 +3,7 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
+use std::borrow::Cow;
 use std::cell::OnceCell;
 
 /// Below this, doubles are exact for all whole numbers.
@@ -17,6 +18,11 @@ impl Json {
     /// Wraps text that is known to be one valid JSON value.
     pub fn from_valid(text: impl Into<Box<str>>) -> Json {
         Json(text.into())
+    }
+
+    /// The same for a text that was read as one.
+    pub fn raw(text: &RawValue) -> Json {
+        Json(text.get().into())
     }
 
     /// `{}`
@@ -91,6 +97,49 @@ impl<'a> LazyJson<'a> {
     /// The parsed value; numbers keep their digits.
     pub fn value(&self) -> &Value {
         self.parsed.get_or_init(|| serde_json::from_str(self.text).unwrap_or(Value::Null))
+    }
+}
+
+/// The members of an object, in order, with the text of their values.
+pub struct Members<'a>(pub Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Members<'de>, D::Error> {
+        #[derive(Deserialize)]
+        struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+        struct Visitor;
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = Members<'de>;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
+                let mut members = Vec::new();
+                while let Some((Name(name), value)) = map.next_entry()? {
+                    members.push((name, value));
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(Visitor)
+    }
+}
+
+impl Serialize for Members<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+    }
+}
+
+impl<'a> Members<'a> {
+    /// The text of a member's value.
+    pub fn get(&self, name: &str) -> Option<&'a str> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.get())
+    }
+
+    /// Replaces the value of a member, if there is one.
+    pub fn replace(&mut self, name: &str, value: &'a RawValue) {
+        self.0.iter_mut().filter(|(known, _)| known == name).for_each(|member| member.1 = value);
     }
 }
 

@@ -3,7 +3,6 @@
 //! members, a byte-order mark, lone surrogates, numbers beyond a float.
 
 use serde::Serialize;
-use serde_json::value::RawValue;
 use std::borrow::Cow;
 
 /// The deepest nesting of arrays and objects.
@@ -121,29 +120,6 @@ pub fn check_outline(bytes: &[u8], levels: usize) -> Result<&str, Error> {
     scan.value()?;
     scan.skip_space();
     if scan.at < bytes.len() { Err(scan.error(JsonErrorKind::TrailingBytes)) } else { Ok(text) }
-}
-
-/// The members of an object, in order, with the text of their values.
-pub struct Members<'a>(pub Vec<(String, &'a RawValue)>);
-
-impl<'de> serde::Deserialize<'de> for Members<'de> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl<'de> serde::de::Visitor<'de> for Visitor {
-            type Value = Members<'de>;
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("an object")
-            }
-            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    members.push(entry);
-                }
-                Ok(Members(members))
-            }
-        }
-        deserializer.deserialize_map(Visitor)
-    }
 }
 
 struct Scan<'a> {

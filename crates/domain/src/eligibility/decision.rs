@@ -3,9 +3,10 @@
 
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
+use serde_json::value::{RawValue, to_raw_value};
 use std::collections::BTreeMap;
 
-use crate::json::Json;
+use crate::json::{Json, Members};
 use crate::survey::localized::Localized;
 use crate::survey::placeholder::TextValues;
 use crate::survey::translation::Direction;
@@ -101,15 +102,6 @@ impl DecisionReason {
             DecisionReason::NoSurvey => "no_survey",
             DecisionReason::Stale => "stale",
             DecisionReason::Gate(gate) => gate.name(),
-        }
-    }
-
-    /// The reason as a client key sees it, without details about the user.
-    pub fn client_name(self) -> &'static str {
-        match self {
-            DecisionReason::Offered => "offered",
-            DecisionReason::Stale => "stale",
-            DecisionReason::NoSurvey | DecisionReason::Gate(_) => "not_offered",
         }
     }
 }
@@ -263,6 +255,9 @@ impl Offered {
 }
 
 fn exposed(properties: &Json, expose: &[String]) -> Json {
+    if expose.is_empty() {
+        return Json::empty_object();
+    }
     let mut value = properties.value();
     if let Some(members) = value.as_object_mut() {
         let is_named = |named: &String, name: &str| {
@@ -271,18 +266,6 @@ fn exposed(properties: &Json, expose: &[String]) -> Json {
         members.retain(|name, _| expose.iter().any(|named| is_named(named, name)));
     }
     Json::of(&value)
-}
-
-/// The decision as a client key sees it: without evaluations and gates.
-#[derive(Serialize)]
-struct ClientView<'a> {
-    decision_id: &'a str,
-    event_id: &'a str,
-    user_id: &'a str,
-    trigger: &'a str,
-    decided_at: String,
-    reason: &'static str,
-    survey: Option<Offered>,
 }
 
 /// About how many bytes a body takes without its evaluations.
@@ -295,16 +278,50 @@ impl Decision {
         Json::of_about(self, BODY_BYTES + EVALUATION_BYTES * self.evaluations.len())
     }
 
-    pub fn client_body(&self) -> Json {
-        let view = ClientView {
-            decision_id: &self.decision_id,
-            event_id: &self.event_id,
-            user_id: &self.user_id,
-            trigger: &self.trigger,
-            decided_at: time::format_time(self.decided_at),
-            reason: self.reason.client_name(),
-            survey: self.survey.clone().map(Offered::for_client),
-        };
-        Json::of_about(&view, BODY_BYTES)
+    /// Of the properties of the offered survey's activation, those that a client key may see;
+    /// `None` without an activation.
+    pub fn exposed(&self) -> Option<Json> {
+        let offered = self.survey.as_ref()?;
+        offered.activation.as_ref().map(|activation| exposed(&activation.properties, &offered.expose))
     }
+}
+
+/// The decision as a client key sees it, made of [`Decision::server_body`] and
+/// [`Decision::exposed`]: without evaluations and gates. What is left is copied as it stands,
+/// because the survey is most of it.
+pub fn client_body(server_body: &Json, exposed: Option<&Json>) -> Json {
+    let body = with_values(server_body.as_str(), |decision| {
+        decision.0.retain(|(name, _)| name != "evaluations");
+        let reason =
+            decision.get("reason").and_then(|reason| to_raw_value(client_reason(reason.trim_matches('"'))).ok());
+        let survey =
+            exposed.zip(decision.get("survey")).and_then(|(exposed, survey)| offered_to_client(survey, exposed));
+        [("reason", reason), ("survey", survey)].into()
+    });
+    body.map_or_else(|| server_body.clone(), |body| Json::raw(&body))
+}
+
+/// The reason as a client key sees it, without details about the user.
+fn client_reason(name: &str) -> &str {
+    let is_shown = [DecisionReason::Offered, DecisionReason::Stale].map(DecisionReason::name).contains(&name);
+    if is_shown { name } else { "not_offered" }
+}
+
+fn offered_to_client(survey: &str, exposed: &Json) -> Option<Box<RawValue>> {
+    let properties = || RawValue::from_string(exposed.as_str().to_owned()).ok();
+    let of_event = |event: &str| with_values(event, |_| [("properties", properties())].into());
+    with_values(survey, |survey| [("activation", survey.get("activation").and_then(of_event))].into())
+}
+
+/// The values of some members of an object that are to be replaced.
+type NewValues = Vec<(&'static str, Option<Box<RawValue>>)>;
+
+/// An object with some other values; `None` when the text is none.
+fn with_values(object: &str, values: impl FnOnce(&mut Members<'_>) -> NewValues) -> Option<Box<RawValue>> {
+    let mut members: Members<'_> = serde_json::from_str(object).ok()?;
+    let values = values(&mut members);
+    for (name, value) in &values {
+        value.iter().for_each(|value| members.replace(name, value));
+    }
+    to_raw_value(&members).ok()
 }

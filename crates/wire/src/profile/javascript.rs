@@ -5,7 +5,7 @@
 use serde_json::value::RawValue;
 use std::fmt::Write as _;
 
-use crate::json::Members;
+use askwhen_domain::json::Members;
 
 const MAX_SAFE_INTEGER: u128 = 1 << 53;
 

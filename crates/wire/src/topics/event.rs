@@ -293,7 +293,7 @@ fn properties(raw: Option<&RawValue>) -> Result<&str, DecodeError> {
         if may_be <= MAX_PROPERTIES {
             may_be
         } else {
-            serde_json::from_str(text).map_or(0, |all: json::Members<'_>| all.0.len())
+            serde_json::from_str(text).map_or(0, |all: askwhen_domain::json::Members<'_>| all.0.len())
         }
     })?;
     Ok(text)
