@@ -325,3 +325,88 @@ fn with_values(object: &str, values: impl FnOnce(&mut Members<'_>) -> NewValues)
     }
     to_raw_value(&members).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decision(reason: DecisionReason, survey: Option<Offered>) -> Decision {
+        let failure = GateFailure::new(Gate::Cooldown, Value::from(3), None);
+        Decision {
+            decision_id: "dec_1".into(),
+            event_id: "e\"1".into(),
+            user_id: "zoë".into(),
+            trigger: "Main".into(),
+            decided_at: 0,
+            reason,
+            survey,
+            evaluations: vec![Evaluation { survey_id: "s".into(), failure: Some(failure), shadow: false }],
+        }
+    }
+
+    fn offered(properties: Option<&str>, expose: &[&str]) -> Offered {
+        let activation = properties.map(|properties| ActivationView {
+            event_id: "e".into(),
+            event_name: "woke".into(),
+            occurred_at: 0,
+            properties: Json::from_valid(properties),
+        });
+        Offered {
+            survey_id: "s".into(),
+            version: 1,
+            name: "S".into(),
+            offer_id: "off_1".into(),
+            expires_at: 0,
+            locale: Some("de".into()),
+            dir: None,
+            ui: Json::from_valid(r#"{"reason":"x","evaluations":[1e2, 2]}"#),
+            activation,
+            questions: Vec::new(),
+            endings: Vec::new(),
+            anonymous: true,
+            expose: expose.iter().map(|name| (*name).to_owned()).collect(),
+        }
+    }
+
+    #[test]
+    fn a_client_gets_the_same_text_without_what_is_not_for_it() {
+        let head = r#"{"decision_id":"dec_1","event_id":"e\"1","user_id":"zoë","trigger":"Main","decided_at":"1970-01-01T00:00:00.000Z""#;
+        let survey = |activation: &str| {
+            format!(
+                "{{\"survey_id\":\"s\",\"version\":1,\"name\":\"S\",\"offer_id\":\"off_1\",\"expires_at\":\"1970-01-01T00:00:00.000Z\",\
+                 \"locale\":\"de\",\"ui\":{{\"reason\":\"x\",\"evaluations\":[1e2, 2]}},\"activation\":{activation},\"questions\":[],\
+                 \"anonymous\":true}}"
+            )
+        };
+        let activation = |properties: &str| {
+            format!(
+                "{{\"event_id\":\"e\",\"event_name\":\"woke\",\"occurred_at\":\"1970-01-01T00:00:00.000Z\",\"properties\":{properties}}}"
+            )
+        };
+        let of_event = r#"{"a":1.50,"b":"secret","c":12345678901234567890123}"#;
+        for (reason, offered, expected) in [
+            (DecisionReason::NoSurvey, None, "\"not_offered\",\"survey\":null".to_owned()),
+            (DecisionReason::Gate(Gate::Cooldown), None, "\"not_offered\",\"survey\":null".to_owned()),
+            (DecisionReason::Stale, None, "\"stale\",\"survey\":null".to_owned()),
+            (
+                DecisionReason::Offered,
+                Some(offered(None, &["a"])),
+                format!("\"offered\",\"survey\":{}", survey("null")),
+            ),
+            (
+                DecisionReason::Offered,
+                Some(offered(Some(of_event), &["a", "activation.c"])),
+                format!("\"offered\",\"survey\":{}", survey(&activation(r#"{"a":1.50,"c":12345678901234567890123}"#))),
+            ),
+            (
+                DecisionReason::Offered,
+                Some(offered(Some(of_event), &[])),
+                format!("\"offered\",\"survey\":{}", survey(&activation("{}"))),
+            ),
+        ] {
+            let decision = decision(reason, offered);
+            let client = client_body(&decision.server_body(), decision.exposed().as_ref());
+            assert_eq!(client.as_str(), format!("{head},\"reason\":{expected}}}"));
+        }
+    }
+}
