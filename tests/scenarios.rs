@@ -141,14 +141,14 @@ impl Stage {
         for round in 0..10 {
             let may_wait = round < 9;
             let key = |id: &String| SurveyKey::new("default", id.clone());
-            let status = |id: &String| (id.clone(), self.allocator.status(&key(id), self.now));
+            let status = |id: &str| (id.to_owned(), self.allocator.status(&SurveyKey::new("default", id), self.now));
             let scene = ApplyContext {
                 origin: Origin { incarnation: 1, partition: 0, offset: self.offset },
                 now: self.now,
                 project_id: "default",
                 user_id,
                 project: &self.project,
-                quota_statuses: &self.project.limited().iter().map(status).collect(),
+                quota_statuses: &apply::quota_surveys(&self.project, &record, &before).map(status).collect(),
                 caps: &answers,
                 may_wait,
             };

@@ -159,7 +159,7 @@ impl Engine {
             let unasked = askwhen_process::fault::mutant("grant_without_asking");
             (key.survey_id, if unasked { QuotaStatus::Available } else { status })
         };
-        apply::looks_at_quotas(ctx.project, record, user).map(with_status).collect()
+        apply::quota_surveys(ctx.project, record, user).map(with_status).collect()
     }
 
     /// `answered`, with the answers of counters that are known to be full.

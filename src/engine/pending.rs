@@ -8,7 +8,7 @@ use super::cap_requests::CapRequests;
 use super::changes::{forward_quota_messages, journal_value};
 use super::decide::{Applied, NeededGrants};
 use super::outputs;
-use super::pending_requests::{Free, PendingRequest, Wanted};
+use super::pending_requests::{PendingRequest, ReadyRequest, Wanted};
 use super::state::Engine;
 use askwhen_domain::eligibility::apply::NO_CAPS;
 use askwhen_domain::id::Origin;
@@ -119,7 +119,7 @@ impl Engine {
             let mut wanted = Wanted::new();
             let mut from = 0;
             self.quotas.answered = false;
-            while let Some(Free { offset, is_patient }) = self.first_free(from, at.now, &mut wanted) {
+            while let Some(ReadyRequest { offset, is_patient }) = self.first_ready(from, at.now, &mut wanted) {
                 from = offset + 1;
                 for survey in self.run_pending(at, offset, is_patient, effects)?.unwrap_or_default() {
                     *wanted.entry(survey).or_default() += 1;
@@ -142,9 +142,9 @@ impl Engine {
         Ok(())
     }
 
-    fn first_free(&self, from: u64, now: Millis, wanted: &mut Wanted) -> Option<Free> {
+    fn first_ready(&self, from: u64, now: Millis, wanted: &mut Wanted) -> Option<ReadyRequest> {
         let asks = |key: &SurveyKey| self.quotas.allocator.status(key, now) == QuotaStatus::NeedsGrant;
-        self.quotas.pending.first_free(from, now, asks, wanted)
+        self.quotas.pending.first_ready(from, now, asks, wanted)
     }
 
     /// Applies a waiting request. Returns the surveys of which it needs a grant when it has

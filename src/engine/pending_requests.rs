@@ -40,14 +40,14 @@ pub struct PendingRequest {
 }
 
 /// The first request of a user, as far as the search for those that can go on looks at it.
-struct First {
+struct FirstOfUser {
     waiting_since: Millis,
     surveys: Arc<[SurveyKey]>,
-    /// Whether counters have not answered.
+    /// Whether a counter has yet to answer.
     is_open: bool,
 }
 
-impl First {
+impl FirstOfUser {
     /// Whether it can wait longer. When an operator has put the time back, a request from
     /// the future does not wait any more.
     fn is_patient(&self, now: Millis) -> bool {
@@ -57,7 +57,7 @@ impl First {
 
 /// A request that need not wait any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Free {
+pub struct ReadyRequest {
     pub offset: u64,
     /// Whether it may wait again when it needs something else.
     pub is_patient: bool,
@@ -72,10 +72,12 @@ pub struct PendingRequests {
     requests: BTreeMap<u64, PendingRequest>,
     /// By a hash of the user, the offsets of the user's requests.
     of_users: HashMap<u128, BTreeSet<u64>>,
-    /// The first request of each user, by its offset: the others wait behind it.
-    firsts: BTreeMap<u64, First>,
-    /// What requests wait for, each set once.
-    sets: BTreeSet<Arc<[SurveyKey]>>,
+    /// The first request of each user, by its offset. The others wait behind it and for nothing
+    /// else, until they are applied when they have become the first.
+    firsts: BTreeMap<u64, FirstOfUser>,
+    /// What first requests wait for, each set once. Nobody else keeps one, so a set that is
+    /// held only here is not waited for any more.
+    survey_sets: BTreeSet<Arc<[SurveyKey]>>,
     /// Bytes of all records.
     bytes: usize,
     /// Offsets of requests that came, changed or went since [`PendingRequests::take_changed`].
@@ -115,6 +117,7 @@ impl PendingRequests {
 
     /// Puts back a request that the store has.
     pub fn restore(&mut self, offset: u64, request: PendingRequest) {
+        debug_assert!(!self.requests.contains_key(&offset), "a record is one request");
         self.bytes += request.value.len_bytes();
         let user = hash_of(request.user());
         self.requests.insert(offset, request);
@@ -133,7 +136,8 @@ impl PendingRequests {
         self.restore(offset, request);
     }
 
-    /// Changes a request, unless it has ended its wait.
+    /// Changes what a request waits for or whom it answers, unless it has ended its wait. It is written with the next checkpoint,
+    /// even if it has stayed the same.
     pub fn change<T>(&mut self, offset: u64, change: impl FnOnce(&mut PendingRequest) -> T) -> Option<T> {
         let request = self.requests.get_mut(&offset)?;
         self.changed.insert(offset);
@@ -159,7 +163,7 @@ impl PendingRequests {
             }
         }
         if self.requests.is_empty() {
-            self.sets.clear();
+            self.survey_sets.clear();
         }
     }
 
@@ -172,15 +176,15 @@ impl PendingRequests {
         let Some(request) = self.requests.get(&offset) else { return };
         let project = &request.project;
         let surveys: Arc<[SurveyKey]> = request.waits_for.iter().map(|id| SurveyKey::new(&**project, &**id)).collect();
-        let surveys = match self.sets.get(&surveys) {
+        let surveys = match self.survey_sets.get(&surveys) {
             Some(known) => known.clone(),
             None => {
-                self.sets.retain(|set| Arc::strong_count(set) > 1);
-                self.sets.insert(surveys.clone());
+                self.survey_sets.retain(|set| Arc::strong_count(set) > 1);
+                self.survey_sets.insert(surveys.clone());
                 surveys
             }
         };
-        let first = First { waiting_since: request.waiting_since, surveys, is_open: request.caps.is_open() };
+        let first = FirstOfUser { waiting_since: request.waiting_since, surveys, is_open: request.caps.is_open() };
         self.firsts.insert(offset, first);
     }
 
@@ -193,21 +197,21 @@ impl PendingRequests {
         self.changed.len()
     }
 
-    /// The surveys of which any request needs a grant.
+    /// The surveys of which a first request needs a grant: the others wait for none themselves.
     pub fn waited_for(&self) -> BTreeSet<SurveyKey> {
-        self.sets.iter().filter(|set| Arc::strong_count(set) > 1).flat_map(|set| set.iter().cloned()).collect()
+        self.survey_sets.iter().filter(|set| Arc::strong_count(set) > 1).flat_map(|set| set.iter().cloned()).collect()
     }
 
     /// The first request from an offset on that need not wait any more; `asks` says whether
     /// the coordinator of a survey would have to be asked, and `wanted` counts what those
     /// before it need.
-    pub fn first_free(
+    pub fn first_ready(
         &self,
         from: u64,
         now: Millis,
         asks: impl Fn(&SurveyKey) -> bool,
         wanted: &mut Wanted,
-    ) -> Option<Free> {
+    ) -> Option<ReadyRequest> {
         /// A set of surveys, those of them that have to be asked, and how many wait for it.
         struct Wait<'a> {
             surveys: &'a Arc<[SurveyKey]>,
@@ -215,7 +219,7 @@ impl PendingRequests {
             count: u64,
         }
         let mut waits: Vec<Wait<'_>> = Vec::new();
-        let mut free = None;
+        let mut ready = None;
         for (offset, first) in self.firsts.range(from..) {
             let is_patient = first.is_patient(now);
             let known = waits.iter().position(|wait| Arc::ptr_eq(wait.surveys, &first.surveys));
@@ -225,7 +229,7 @@ impl PendingRequests {
                 waits.len() - 1
             });
             if !is_patient || (waits[at].asked.is_empty() && !first.is_open) {
-                free = Some(Free { offset: *offset, is_patient });
+                ready = Some(ReadyRequest { offset: *offset, is_patient });
                 break;
             }
             waits[at].count += 1;
@@ -233,7 +237,7 @@ impl PendingRequests {
         for Wait { asked, count, .. } in waits.into_iter().filter(|wait| wait.count > 0) {
             asked.into_iter().for_each(|survey| *wanted.entry(survey.clone()).or_default() += count);
         }
-        free
+        ready
     }
 
     /// Whether the oldest request has waited for long enough.
@@ -256,18 +260,22 @@ impl PendingRequests {
     }
 
     pub fn count_of_user(&self, user: UserRef<'_>) -> usize {
-        if self.requests.is_empty() { 0 } else { self.of_users.get(&hash_of(user)).map_or(0, BTreeSet::len) }
+        if self.requests.is_empty() { 0 } else { self.of_user(user).len() }
     }
 
     /// The offsets of a user's requests, in their order.
     pub fn of_user(&self, user: UserRef<'_>) -> Vec<u64> {
-        self.of_users.get(&hash_of(user)).into_iter().flatten().copied().collect()
+        // Senders choose ids, and may choose some that have the same hash.
+        let is_theirs = |offset: &u64| self.requests.get(offset).is_some_and(|request| request.user() == user);
+        self.of_users.get(&hash_of(user)).into_iter().flatten().copied().filter(is_theirs).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use askwhen_domain::eligibility::apply::CapAnswers;
+    use askwhen_domain::quota::cap::{CapAsk, CapKey, CapRule};
 
     const NOW: Millis = 1_000_000;
 
@@ -287,10 +295,10 @@ mod tests {
 
     /// All that need not wait when those are asked, each removed as if it had been decided;
     /// and what the others want.
-    fn free(pending: &mut PendingRequests, now: Millis, asked: &[&str]) -> (Vec<u64>, Vec<(String, u64)>) {
+    fn ready(pending: &mut PendingRequests, now: Millis, asked: &[&str]) -> (Vec<u64>, Vec<(String, u64)>) {
         let (mut wanted, mut found, mut from) = (Wanted::new(), Vec::new(), 0);
         let asks = |survey: &SurveyKey| asked.contains(&&*survey.survey_id);
-        while let Some(Free { offset, .. }) = pending.first_free(from, now, asks, &mut wanted) {
+        while let Some(ReadyRequest { offset, .. }) = pending.first_ready(from, now, asks, &mut wanted) {
             from = offset + 1;
             pending.remove(offset);
             found.push(offset);
@@ -310,23 +318,23 @@ mod tests {
         let of_b = UserRef::new("p", "b");
         assert_eq!((pending.of_user(of_b), pending.count_of_user(of_b)), (vec![2, 5], 2));
         let of = |id: &str, count| (id.to_owned(), count);
-        assert_eq!(free(&mut pending, NOW, &["s", "t"]), (vec![], vec![of("s", 3), of("t", 1)]));
-        assert_eq!(free(&mut pending, NOW, &["t"]), (vec![1, 3, 4], vec![of("t", 1)]), "b waits for another one");
+        assert_eq!(ready(&mut pending, NOW, &["s", "t"]), (vec![], vec![of("s", 3), of("t", 1)]));
+        assert_eq!(ready(&mut pending, NOW, &["t"]), (vec![1, 3, 4], vec![of("t", 1)]), "b waits for another one");
         assert_eq!(pending.waited_for().len(), 2);
         assert_eq!(pending.take_changed(), [1, 2, 3, 4, 5].into());
-        assert_eq!(free(&mut pending, NOW, &[]), (vec![2, 5], vec![]));
+        assert_eq!(ready(&mut pending, NOW, &[]), (vec![2, 5], vec![]));
         assert!(pending.is_empty() && pending.waited_for().is_empty() && pending.bytes() == 0);
-        assert!(pending.of_users.is_empty() && pending.firsts.is_empty() && pending.sets.is_empty());
+        assert!(pending.of_users.is_empty() && pending.firsts.is_empty() && pending.survey_sets.is_empty());
     }
 
     #[test]
-    fn whoever_has_waited_for_long_enough_is_free_and_so_is_one_from_the_future() {
+    fn whoever_has_waited_for_long_enough_is_ready_and_so_is_one_from_the_future() {
         let mut pending = PendingRequests::default();
         pending.insert(1, request("a", &["s"]));
         for (now, overdue) in [(NOW - 1, true), (NOW, false), (NOW + PATIENCE - 1, false), (NOW + PATIENCE, true)] {
             assert_eq!(pending.is_overdue(now), overdue, "{now}");
-            let free = pending.first_free(0, now, |_| true, &mut Wanted::new());
-            assert_eq!(free, overdue.then_some(Free { offset: 1, is_patient: false }), "{now}");
+            let ready = pending.first_ready(0, now, |_| true, &mut Wanted::new());
+            assert_eq!(ready, overdue.then_some(ReadyRequest { offset: 1, is_patient: false }), "{now}");
         }
     }
 
@@ -337,10 +345,101 @@ mod tests {
         // Requests may be put back in any order.
         pending.restore(3, request("a", &["t"]));
         assert_eq!(pending.take_changed(), BTreeSet::new());
-        assert_eq!(free(&mut pending, NOW, &["t"]), (vec![], vec![("t".to_owned(), 1)]), "the earlier one is first");
+        assert_eq!(ready(&mut pending, NOW, &["t"]), (vec![], vec![("t".to_owned(), 1)]), "the earlier one is first");
         pending.change(3, |request| request.waits_for = BTreeSet::from(["u".to_owned()]));
         assert_eq!(pending.waited_for(), [SurveyKey::new("p", "u")].into());
-        assert_eq!(free(&mut pending, NOW, &["t"]).0, [3, 7]);
+        assert_eq!(ready(&mut pending, NOW, &["t"]).0, [3, 7]);
         assert_eq!(pending.change(3, |_| ()), None);
+    }
+
+    /// As [`PendingRequests::first_ready`], by going through all requests.
+    fn naive(
+        requests: &BTreeMap<u64, PendingRequest>,
+        (from, now): (u64, Millis),
+        asked: &BTreeSet<SurveyKey>,
+        blocked: &mut BTreeSet<(String, String)>,
+        wanted: &mut Wanted,
+    ) -> Option<ReadyRequest> {
+        for (offset, request) in requests.range(from..) {
+            let user = (request.project.clone(), request.user_id.clone());
+            if blocked.contains(&user) {
+                continue;
+            }
+            let is_patient = request.waiting_since <= now && now < request.waiting_since + PATIENCE;
+            let keys = request.waits_for.iter().map(|id| SurveyKey::new(request.project.clone(), id.clone()));
+            let asks: Vec<SurveyKey> = keys.filter(|key| is_patient && asked.contains(key)).collect();
+            if asks.is_empty() && !(is_patient && request.caps.is_open()) {
+                return Some(ReadyRequest { offset: *offset, is_patient });
+            }
+            asks.into_iter().for_each(|key| *wanted.entry(key).or_default() += 1);
+            blocked.insert(user);
+        }
+        None
+    }
+
+    /// Requests come, change and are resumed in any order, and are put back from the last to the
+    /// first.
+    #[test]
+    fn the_search_finds_what_a_walk_through_all_finds() {
+        let mut seed = 7_u64;
+        let mut roll = |sides: u64| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) % sides
+        };
+        let (mut pending, mut all) = (PendingRequests::default(), BTreeMap::<u64, PendingRequest>::new());
+        let (mut now, mut most) = (NOW, 0);
+        for offset in 0..4_000_u64 {
+            now += roll(20) as Millis - 2;
+            let (user_id, project) = (format!("u{}", roll(30)), ["p", "q"][roll(2) as usize]);
+            let user = UserRef::new(project, &user_id);
+            let is_first = !all.values().any(|known| known.user() == user);
+            let surveys = ["s", "t", "v"].into_iter().filter(|_| is_first && roll(2) == 0).map(str::to_owned);
+            let mut new = request(&user_id, &[]);
+            (new.project, new.waiting_since, new.waits_for) = (project.to_owned(), now, surveys.collect());
+            if is_first && roll(4) == 0 {
+                let ask = CapAsk { key: CapKey { cap: 1, value: 1 }, rule: CapRule { max: 1, within: None } };
+                new.caps = CapRequests::new(vec![ask], CapAnswers::new(), false);
+            }
+            all.insert(offset, new.clone());
+            pending.insert(offset, new);
+            most = most.max(all.len());
+            if roll(20) > 0 {
+                continue;
+            }
+            let keys = ["p", "q"].into_iter().flat_map(|project| ["s", "t", "v"].map(|id| SurveyKey::new(project, id)));
+            let asked: BTreeSet<SurveyKey> = keys.filter(|_| roll(3) > 0).collect();
+            let (mut wanted, mut expected) = (Wanted::new(), Wanted::new());
+            let (mut blocked, mut from) = (BTreeSet::new(), 0);
+            loop {
+                let ready = pending.first_ready(from, now, |key| asked.contains(key), &mut wanted);
+                assert_eq!(ready, naive(&all, (from, now), &asked, &mut blocked, &mut expected), "{offset}");
+                assert_eq!(wanted, expected, "{offset}");
+                let Some(ReadyRequest { offset, .. }) = ready else { break };
+                from = offset + 1;
+                if roll(5) > 0 {
+                    pending.remove(offset);
+                    all.remove(&offset);
+                    continue;
+                }
+                let needs_more = |request: &mut PendingRequest| request.waits_for.extend(["v".to_owned()]);
+                assert!(pending.change(offset, needs_more).is_some());
+                let request = all.get_mut(&offset).expect("both have it");
+                needs_more(request);
+                blocked.insert((request.project.clone(), request.user_id.clone()));
+            }
+            let surveys = all.values().flat_map(|known| {
+                known.waits_for.iter().map(|id| SurveyKey::new(known.project.clone(), id.clone())).collect::<Vec<_>>()
+            });
+            assert_eq!(pending.waited_for(), surveys.collect());
+            assert_eq!(pending.bytes(), 2 * all.len());
+            let theirs = all.iter().filter(|(_, known)| known.user() == user).map(|(offset, _)| *offset);
+            let theirs: Vec<u64> = theirs.collect();
+            assert_eq!((pending.count_of_user(user), pending.of_user(user)), (theirs.len(), theirs));
+            if roll(10) == 0 {
+                pending.clear();
+                all.iter().rev().for_each(|(offset, known)| pending.restore(*offset, known.clone()));
+            }
+        }
+        assert!(most > 30, "{most} waited at once");
     }
 }

@@ -20,7 +20,7 @@ impl Json {
         Json(text.into())
     }
 
-    /// The same for a text that was read as one.
+    /// A text that serde_json has read as one value.
     pub fn raw(text: &RawValue) -> Json {
         Json(text.get().into())
     }
@@ -105,6 +105,7 @@ pub struct Members<'a>(pub Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'de> Deserialize<'de> for Members<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Members<'de>, D::Error> {
+        /// A `Cow` by itself is never borrowed.
         #[derive(Deserialize)]
         struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
         struct Visitor;

@@ -288,17 +288,16 @@ impl Decision {
 
 /// The decision as a client key sees it, made of [`Decision::server_body`] and
 /// [`Decision::exposed`]: without evaluations and gates. What is left is copied as it stands,
-/// because the survey is most of it.
+/// because the survey is most of it. Whatever cannot be read is shown as `null`.
 pub fn client_body(server_body: &Json, exposed: Option<&Json>) -> Json {
     let body = with_values(server_body.as_str(), |decision| {
         decision.0.retain(|(name, _)| name != "evaluations");
-        let reason =
-            decision.get("reason").and_then(|reason| to_raw_value(client_reason(reason.trim_matches('"'))).ok());
-        let survey =
-            exposed.zip(decision.get("survey")).and_then(|(exposed, survey)| offered_to_client(survey, exposed));
-        [("reason", reason), ("survey", survey)].into()
+        let reason = client_reason(decision.get("reason").unwrap_or_default().trim_matches('"'));
+        let reason = to_raw_value(reason).expect("a text serialises");
+        let survey = offered_to_client(decision.get("survey").unwrap_or_default(), exposed);
+        vec![("reason", reason), ("survey", survey)]
     });
-    body.map_or_else(|| server_body.clone(), |body| Json::raw(&body))
+    Json::raw(&body)
 }
 
 /// The reason as a client key sees it, without details about the user.
@@ -307,23 +306,28 @@ fn client_reason(name: &str) -> &str {
     if is_shown { name } else { "not_offered" }
 }
 
-fn offered_to_client(survey: &str, exposed: &Json) -> Option<Box<RawValue>> {
-    let properties = || RawValue::from_string(exposed.as_str().to_owned()).ok();
-    let of_event = |event: &str| with_values(event, |_| [("properties", properties())].into());
-    with_values(survey, |survey| [("activation", survey.get("activation").and_then(of_event))].into())
+fn offered_to_client(survey: &str, exposed: Option<&Json>) -> Box<RawValue> {
+    with_values(survey, |survey| {
+        let exposed = exposed.and_then(|exposed| RawValue::from_string(exposed.as_str().to_owned()).ok());
+        let properties = exposed.unwrap_or_else(null);
+        let activation = survey.get("activation").unwrap_or_default();
+        vec![("activation", with_values(activation, |_| vec![("properties", properties)]))]
+    })
 }
 
-/// The values of some members of an object that are to be replaced.
-type NewValues = Vec<(&'static str, Option<Box<RawValue>>)>;
+fn null() -> Box<RawValue> {
+    RawValue::NULL.to_owned()
+}
 
-/// An object with some other values; `None` when the text is none.
-fn with_values(object: &str, values: impl FnOnce(&mut Members<'_>) -> NewValues) -> Option<Box<RawValue>> {
-    let mut members: Members<'_> = serde_json::from_str(object).ok()?;
+/// New values for members of an object.
+type NewValues = Vec<(&'static str, Box<RawValue>)>;
+
+/// An object with some other values; `null` when the text is not an object.
+fn with_values(object: &str, values: impl FnOnce(&mut Members<'_>) -> NewValues) -> Box<RawValue> {
+    let Ok(mut members) = serde_json::from_str::<Members<'_>>(object) else { return null() };
     let values = values(&mut members);
-    for (name, value) in &values {
-        value.iter().for_each(|value| members.replace(name, value));
-    }
-    to_raw_value(&members).ok()
+    values.iter().for_each(|(name, value)| members.replace(name, value));
+    to_raw_value(&members).expect("members serialise")
 }
 
 #[cfg(test)]

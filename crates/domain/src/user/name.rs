@@ -5,7 +5,8 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-/// How many names a thread remembers, one for each value of a part of the hash.
+/// How many names a thread remembers, one for each value of a part of the hash. One that gives way
+/// to another is allocated again the next time.
 const PLACES: usize = 1_024;
 
 thread_local! {

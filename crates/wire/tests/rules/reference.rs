@@ -100,8 +100,8 @@ impl World {
         let key = |id: &String| SurveyKey::new(KEY, id.clone());
         let mut answers = CapAnswers::new();
         loop {
-            let quota_statuses =
-                self.project.limited().iter().map(|id| (id.clone(), self.allocator.status(&key(id), self.now)));
+            let status = |id: &str| (id.to_owned(), self.allocator.status(&SurveyKey::new(KEY, id), self.now));
+            let quota_statuses = quota_surveys(&self.project, &record, &before).map(status);
             let ctx = ApplyContext {
                 origin: self.origin(),
                 now: self.now,

@@ -30,7 +30,7 @@ pub struct ApplyContext<'a> {
     pub project_id: &'a str,
     pub user_id: &'a str,
     pub project: &'a Project,
-    /// The quota status of each survey that has a quota and that [`super::looks_at_quotas`] names.
+    /// The quota status of each survey that has a quota and that [`super::quota_surveys`] names.
     pub quota_statuses: &'a QuotaStatuses,
     /// Answers of the counters of caps that have been asked so far.
     pub caps: &'a CapAnswers,
@@ -47,7 +47,8 @@ pub type CapAnswers = BTreeMap<CapKey, CapAnswer>;
 /// No counter has been asked.
 pub static NO_CAPS: CapAnswers = CapAnswers::new();
 
-/// No survey has a quota.
+/// For what is done without a look at quotas, whether surveys have them or not; known by its
+/// address.
 pub static NO_QUOTAS: QuotaStatuses = QuotaStatuses::new();
 
 impl<'a> ApplyContext<'a> {
@@ -69,9 +70,12 @@ impl<'a> ApplyContext<'a> {
 
     fn known_status(&self, survey_id: &str) -> Option<QuotaStatus> {
         let known = self.quota_statuses.get(survey_id).copied();
-        let is_given = known.is_some() || !self.project.is_limited(survey_id);
-        debug_assert!(is_given || std::ptr::eq(self.quota_statuses, &NO_QUOTAS), "the quota of {survey_id}");
-        known
+        if known.is_some() || std::ptr::eq(self.quota_statuses, &NO_QUOTAS) || !self.project.is_limited(survey_id) {
+            return known;
+        }
+        debug_assert!(false, "quota_surveys does not name {survey_id}, whose quota is looked at");
+        // A survey must not be without a limit because of a mistake here.
+        Some(QuotaStatus::Exhausted)
     }
 
     /// Lets an offer hold a grant for `span` milliseconds from when it was made. For a

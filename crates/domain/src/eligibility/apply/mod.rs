@@ -44,8 +44,9 @@ pub fn touches_user(project: &Project, record: &Record<'_>) -> bool {
 }
 
 /// The surveys with a quota whose status a record can ask for: those of the user's offers, and
-/// those that the record may make an offer of. A project may have hundreds of others.
-pub fn looks_at_quotas<'a>(
+/// those that the record may make an offer of. A project may have hundreds of others. An event
+/// looks at none.
+pub fn quota_surveys<'a>(
     project: &'a Project,
     record: &'a Record<'_>,
     user: &'a User,
