@@ -140,8 +140,8 @@ impl Stage {
         let mut answers = CapAnswers::new();
         for round in 0..10 {
             let may_wait = round < 9;
-            let key = |id: &String| SurveyKey::new("default", id.clone());
-            let status = |id: &str| (id.to_owned(), self.allocator.status(&SurveyKey::new("default", id), self.now));
+            let key = |id: &str| SurveyKey::new("default", id);
+            let status = |id: &str| (id.to_owned(), self.allocator.status(&key(id), self.now));
             let scene = ApplyContext {
                 origin: Origin { incarnation: 1, partition: 0, offset: self.offset },
                 now: self.now,

@@ -12,7 +12,7 @@ use super::passing;
 use super::state::{Engine, OutputMode};
 use askwhen_domain::definitions::Project;
 use askwhen_domain::eligibility::apply::{self, ApplyContext, CapAnswers, NO_QUOTAS, QuotaStatuses, Reply};
-use askwhen_domain::eligibility::decision::{self, Decision, DecisionReason};
+use askwhen_domain::eligibility::decision::{Decision, DecisionReason};
 use askwhen_domain::id::{self, Kind as IdKind};
 use askwhen_domain::json::Json;
 use askwhen_domain::quota::cap::{CapAnswer, CapAsk};
@@ -224,11 +224,11 @@ impl Engine {
                 }
                 let server = decided.into_inner().unwrap_or_else(|| decision.server_body());
                 let exposed = decision.exposed();
-                let client = decision::client_body(&server, exposed.as_ref());
+                let bodies = outputs::decision_bodies(server.clone(), exposed.as_ref());
                 if let Some(hash) = hash {
-                    self.recent.keep(hash, ctx.now, server.clone(), exposed);
+                    self.recent.keep(hash, ctx.now, server, exposed);
                 }
-                Some(EngineReply::Body { server, client })
+                Some(bodies)
             }
             Some(Reply::Repeated) => Some(self.repeated(ctx, record, hash)?),
             Some(reply) => Some(answer(reply)),
@@ -319,9 +319,7 @@ fn may_open_later(needs: &[CapAsk], known: &CapAnswers, project: &Project, now: 
 }
 
 fn bodies(decision: &Decision) -> EngineReply {
-    let server = decision.server_body();
-    let client = decision::client_body(&server, decision.exposed().as_ref());
-    EngineReply::Body { server, client }
+    outputs::decision_bodies(decision.server_body(), decision.exposed().as_ref())
 }
 
 fn answer(reply: Reply) -> EngineReply {

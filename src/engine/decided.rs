@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::changes::Changes;
-use askwhen_domain::eligibility::decision;
+use super::outputs;
 use askwhen_domain::json::Json;
 use askwhen_domain::time::{HOUR, Millis};
 use askwhen_partition::EngineReply;
@@ -28,14 +28,13 @@ pub const DECISION_KEPT: Millis = MAX_HOURS * HOUR;
 struct StoredDecision {
     decided_at: Millis,
     server: Json,
-    /// See [`decision::Decision::exposed`].
+    /// See [`Decision::exposed`](askwhen_domain::eligibility::decision::Decision::exposed).
     exposed: Option<Json>,
 }
 
 impl StoredDecision {
     fn bodies(&self) -> EngineReply {
-        let client = decision::client_body(&self.server, self.exposed.as_ref());
-        EngineReply::Body { server: self.server.clone(), client }
+        outputs::decision_bodies(self.server.clone(), self.exposed.as_ref())
     }
 }
 

@@ -4,7 +4,7 @@ use serde::Serialize;
 use std::cell::OnceCell;
 
 use askwhen_domain::eligibility::apply::{self, AnswerView, ApplyContext, LinkView, OfferView};
-use askwhen_domain::eligibility::decision::Offered;
+use askwhen_domain::eligibility::decision::{self, Offered};
 use askwhen_domain::id::{Kind, Origin};
 use askwhen_domain::json::Json;
 use askwhen_domain::survey::placeholder::TextValues;
@@ -96,6 +96,12 @@ struct AnswerBody<'a> {
     /// Present, and `false`, where the path does not lead through its question.
     #[serde(skip_serializing_if = "Option::is_none")]
     on_path: Option<bool>,
+}
+
+/// The bodies of a decision, of which only the one for server keys is stored.
+pub fn decision_bodies(server: Json, exposed: Option<&Json>) -> EngineReply {
+    let client = decision::client_body(&server, exposed);
+    EngineReply::Body { server, client }
 }
 
 pub fn offer_bodies(view: OfferView) -> EngineReply {

@@ -12,10 +12,8 @@ use super::pending_requests::{PendingRequest, ReadyRequest, Wanted};
 use super::state::Engine;
 use askwhen_domain::eligibility::apply::NO_CAPS;
 use askwhen_domain::id::Origin;
-use askwhen_domain::quota::QuotaStatus;
 use askwhen_domain::record::{Body, Context, Record};
 use askwhen_domain::refs::{SurveyKey, UserRef};
-use askwhen_domain::time::Millis;
 use askwhen_partition::{Effects, EngineReply, Failure, RecordContext};
 use askwhen_wire::record::{self, Internal, Query};
 
@@ -119,9 +117,11 @@ impl Engine {
             let mut wanted = Wanted::new();
             let mut from = 0;
             self.quotas.answered = false;
-            while let Some(ReadyRequest { offset, is_patient }) = self.first_ready(from, at.now, &mut wanted) {
+            while let Some(ReadyRequest { offset, is_patient }) =
+                self.quotas.pending.first_ready(from, at.now, |key| self.quotas.needs_grant(key, at.now), &mut wanted)
+            {
                 from = offset + 1;
-                for survey in self.run_pending(at, offset, is_patient, effects)?.unwrap_or_default() {
+                for survey in self.run_pending(at, offset, is_patient, effects)? {
                     *wanted.entry(survey).or_default() += 1;
                 }
             }
@@ -130,8 +130,7 @@ impl Engine {
                 forward_quota_messages(messages, effects);
             }
             // The coordinator and the counters of this partition answer at once.
-            let asks = |key: &SurveyKey| self.quotas.allocator.status(key, at.now) == QuotaStatus::NeedsGrant;
-            if wanted.keys().all(asks) && !self.quotas.answered {
+            if wanted.keys().all(|key| self.quotas.needs_grant(key, at.now)) && !self.quotas.answered {
                 break;
             }
         }
@@ -142,21 +141,16 @@ impl Engine {
         Ok(())
     }
 
-    fn first_ready(&self, from: u64, now: Millis, wanted: &mut Wanted) -> Option<ReadyRequest> {
-        let asks = |key: &SurveyKey| self.quotas.allocator.status(key, now) == QuotaStatus::NeedsGrant;
-        self.quotas.pending.first_ready(from, now, asks, wanted)
-    }
-
-    /// Applies a waiting request. Returns the surveys of which it needs a grant when it has
-    /// to wait on.
+    /// Applies a waiting request. Returns the surveys of which it needs a grant, if it has to
+    /// wait on.
     fn run_pending(
         &mut self,
         at: RecordContext<'_>,
         offset: u64,
         patient: bool,
         effects: &mut Effects,
-    ) -> Result<Option<Vec<SurveyKey>>, Failure> {
-        let Some(pending) = self.quotas.pending.get(offset).cloned() else { return Ok(None) };
+    ) -> Result<Vec<SurveyKey>, Failure> {
+        let Some(pending) = self.quotas.pending.get(offset).cloned() else { return Ok(Vec::new()) };
         self.quotas.used.clear();
         let own = RecordContext { origin: Origin { offset, ..at.origin }, passed_on: None, ..at };
         // A panic concerns this request only, and not the record that resumed it.
@@ -181,7 +175,7 @@ impl Engine {
                 let mut messages = self.quotas.give_back(left.unwrap_or_default(), offset);
                 messages.extend(self.quotas.ask_caps(offset, at.now));
                 self.send_caps(messages, at.now, effects)?;
-                Ok(Some(surveys.into_iter().map(|id| SurveyKey::new(pending.project.clone(), id)).collect()))
+                Ok(surveys.into_iter().map(|id| SurveyKey::new(pending.project.clone(), id)).collect())
             }
             Applied::Done(late) => {
                 self.quotas.pending.remove(offset);
@@ -201,7 +195,7 @@ impl Engine {
                     }
                     None => {}
                 }
-                Ok(None)
+                Ok(Vec::new())
             }
         }
     }

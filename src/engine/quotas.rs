@@ -9,8 +9,9 @@ use super::counters::CapCounters;
 use super::pending_requests::PendingRequests;
 use super::users::CacheLimit;
 use askwhen_domain::quota::cap::CapKey;
-use askwhen_domain::quota::{QuotaAllocator, QuotaCoordinator, QuotaLease};
+use askwhen_domain::quota::{QuotaAllocator, QuotaCoordinator, QuotaLease, QuotaStatus};
 use askwhen_domain::refs::SurveyKey;
+use askwhen_domain::time::Millis;
 use askwhen_store::Store;
 
 const LEASE: &[u8] = b"account/";
@@ -77,6 +78,11 @@ impl Quotas {
             Ok::<_, askwhen_store::Error>(())
         })?;
         Ok(quotas)
+    }
+
+    /// Whether the coordinator of a survey has to be asked for a grant.
+    pub fn needs_grant(&self, survey: &SurveyKey, now: Millis) -> bool {
+        self.allocator.status(survey, now) == QuotaStatus::NeedsGrant
     }
 
     pub fn anyone_waits(&self) -> bool {

@@ -15,7 +15,7 @@ use askwhen_domain::definitions::Project;
 use askwhen_domain::eligibility::apply;
 use askwhen_domain::json::Json;
 use askwhen_domain::quota::cap::{CapAnswer, CapAsk};
-use askwhen_domain::quota::{self, QuotaMessage, QuotaSignal, QuotaStatus};
+use askwhen_domain::quota::{self, QuotaMessage, QuotaSignal};
 use askwhen_domain::refs::SurveyKey;
 use askwhen_domain::time::Millis;
 use askwhen_partition::{Failure, StopReason};
@@ -210,6 +210,6 @@ impl Engine {
             })
         };
         let wanted = self.quotas.pending.waited_for().into_iter();
-        wanted.filter(|key| allocator.status(key, Millis::MAX) == QuotaStatus::NeedsGrant).filter_map(grant).collect()
+        wanted.filter(|key| self.quotas.needs_grant(key, Millis::MAX)).filter_map(grant).collect()
     }
 }

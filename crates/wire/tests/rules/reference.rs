@@ -97,10 +97,10 @@ impl World {
         let event_id = matches!(body, Body::Event { .. }).then(|| format!("ev{}", self.offset).into());
         let record = Record { project: KEY.into(), user_id: user_id.into(), event_id, times, body: body.clone() };
         let before = self.users[user_id].0.clone();
-        let key = |id: &String| SurveyKey::new(KEY, id.clone());
+        let key = |id: &str| SurveyKey::new(KEY, id);
         let mut answers = CapAnswers::new();
         loop {
-            let status = |id: &str| (id.to_owned(), self.allocator.status(&SurveyKey::new(KEY, id), self.now));
+            let status = |id: &str| (id.to_owned(), self.allocator.status(&key(id), self.now));
             let quota_statuses = quota_surveys(&self.project, &record, &before).map(status);
             let ctx = ApplyContext {
                 origin: self.origin(),
